@@ -1,0 +1,1 @@
+"""Measures the product as shipped beside yardsticks of the same run (`make bench`)."""

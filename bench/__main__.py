@@ -1,0 +1,160 @@
+"""`make bench`: the product as shipped, each figure beside a yardstick of the same run; medians of pairs, and ratios.
+
+    python -m bench [--pairs 5] [--count 500000] [--only live,drain,…] [--json FILE]
+
+The machines are shared and noisy: quote the ratios. What each must reach is docs/performance.md.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bench import measures
+from bench.ground import Ground, prepared
+from bench.measures import Figures
+
+LIVE_MESSAGES = 200_000
+BATCHES = 3_000
+PER_MESSAGE = 100
+WAITING = 1_000_000
+RATE = 5_000.0
+
+
+class Bench:
+    """Runs pairs and keeps every figure."""
+
+    def __init__(self, ground: Ground, pairs: int, count: int) -> None:
+        self.ground = ground
+        self.pairs = pairs
+        self.count = count
+        self.results: dict[str, dict[str, object]] = {}
+
+    async def live(self) -> None:
+        """Live QoS 1 throughput beside a null subscriber."""
+        await self._pair(
+            "live",
+            lambda: measures.live_product(self.ground, LIVE_MESSAGES),
+            lambda: measures.live_null(self.ground, LIVE_MESSAGES),
+            goal=0.9,
+        )
+
+    async def drain(self) -> None:
+        """A queue drained beside raw binary COPY of the same rows."""
+        await self._pair(
+            "drain",
+            lambda: measures.drain_product(self.ground, self.count),
+            lambda: measures.raw_copy(self.ground),
+            goal=0.5,
+        )
+
+    async def duplicates(self) -> None:
+        """1 % repetitions beside none."""
+        await self._pair(
+            "duplicates",
+            lambda: measures.drain_product(self.ground, self.count // 2, repeat_every=100),
+            lambda: measures.drain_product(self.ground, self.count // 2),
+            goal=0.8,
+        )
+
+    async def batches(self) -> None:
+        """Batches of 100 readings per message."""
+        runs = [await measures.live_product(self.ground, BATCHES, PER_MESSAGE) for _ in range(self.pairs)]
+        self._keep("batches", runs, [], goal_rate=150_000)
+
+    async def latency(self) -> None:
+        """Publish → commit at a steady rate, beside the trips and the fsync that nobody can avoid."""
+        ours, theirs = [], []
+        for _ in range(self.pairs):
+            ours.append(await measures.paced_latency(self.ground, RATE, 10))
+            theirs.append(await measures.trips(self.ground, RATE, 4))
+        self._keep("latency", ours, theirs)
+        ratio = statistics.median(mine["p99_ms"] / other["sum_ms"] for mine, other in zip(ours, theirs, strict=True))
+        p99 = statistics.median(mine["p99_ms"] for mine in ours)
+        goal = "p99 <= 5 x (fsync + round trips) and <= 25 ms"
+        self.results["latency"] |= {"ratio": ratio, "goal": goal, "reached": ratio <= 5 and p99 <= 25}
+
+    async def memory(self) -> None:
+        """Peak memory with a million messages waiting."""
+        run = await measures.drain_product(self.ground, WAITING)
+        self._keep("memory", [run], [])
+        self.results["memory"] |= {"goal": "peak_mb <= 200", "reached": run["peak_mb"] <= 200}
+
+    async def _pair(
+        self,
+        name: str,
+        product: Callable[[], Awaitable[Figures]],
+        yardstick: Callable[[], Awaitable[Figures]],
+        goal: float,
+    ) -> None:
+        ours, theirs = [], []
+        for number in range(self.pairs):
+            ours.append(await product())
+            theirs.append(await yardstick())
+            print(
+                f"  {name} {number + 1}/{self.pairs}: {ours[-1]['rate']:,.0f}/s beside {theirs[-1]['rate']:,.0f}/s", flush=True
+            )
+        self._keep(name, ours, theirs)
+        ratio = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, theirs, strict=True))
+        self.results[name] |= {"ratio": ratio, "goal": goal, "reached": ratio >= goal}
+
+    def _keep(self, name: str, ours: list[Figures], theirs: list[Figures], goal_rate: float | None = None) -> None:
+        result: dict[str, object] = {"factoryd": _medians(ours), "runs": ours}
+        if theirs:
+            result |= {"yardstick": _medians(theirs), "yardstick_runs": theirs}
+        if goal_rate is not None:
+            result |= {"goal": goal_rate, "reached": _medians(ours)["rate"] >= goal_rate}
+        self.results[name] = result
+
+
+def _medians(runs: list[Figures]) -> Figures:
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def show(results: dict[str, dict[str, object]]) -> None:
+    """Prints what a person wants to know."""
+    for name, result in results.items():
+        print(f"\n{name}: {'reached' if result.get('reached', True) else 'MISSED'}  goal {result.get('goal', '-')}")
+        if "ratio" in result:
+            print(f"  ratio      {result['ratio']:.2f}")
+        for side in ("factoryd", "yardstick"):
+            figures = result.get(side)
+            if isinstance(figures, dict):
+                print(f"  {side:<10} " + "  ".join(f"{key} {value:,.2f}" for key, value in figures.items()))
+
+
+async def run(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Runs the chosen measurements on fresh servers."""
+    with tempfile.TemporaryDirectory(prefix="factoryd-bench-") as directory:
+        async with prepared(Path(directory)) as ground:
+            bench = Bench(ground, options.pairs, options.count)
+            for name in options.only.split(","):
+                print(f"{name}: {getattr(bench, name).__doc__}", flush=True)
+                await getattr(bench, name)()
+            return bench.results
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--count", type=int, default=500_000, help="messages of the drain")
+    parser.add_argument("--only", default="live,drain,duplicates,batches,latency,memory")
+    parser.add_argument("--json", type=Path, help="also write every figure here")
+    options = parser.parse_args()
+    results = asyncio.run(run(options))
+    show(results)
+    if options.json:
+        machine = {"python": sys.version.split()[0], "system": platform.platform()}
+        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    if not all(result.get("reached", True) for result in results.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Settings: frozen pydantic models, loaded once, handed down in pieces."""

@@ -1,0 +1,1 @@
+"""Composition root, command line and embedded services: the one place where features meet."""

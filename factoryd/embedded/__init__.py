@@ -1,0 +1,1 @@
+"""Embedded PostgreSQL and mosquitto: children of the daemon, for development and the demo."""

@@ -1,0 +1,121 @@
+"""Housekeeping by the clock: partitions of readings are made ahead of time, old quarantined messages are deleted."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from config.settings import Settings
+from storage.database import Pool
+from storage.maintenance import SchemaError
+from storage.partitions import ensure_partitions, partition_days_ahead
+from storage.retention import delete_old_quarantine, partition_names
+
+log = structlog.get_logger(__name__)
+
+PERIOD = timedelta(hours=1)
+AFTER_MIDNIGHT = timedelta(seconds=5)
+RETRY_S = 60.0
+CHUNK = 1_000
+"""Quarantined messages deleted in one transaction."""
+CHUNK_PAUSE_S = 0.1
+
+
+class HousekeepingMetrics:
+    """Whether there is room for tomorrow's readings."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.days_ahead = Gauge(
+            "factoryd_partition_days_ahead",
+            "Days after today (UTC) that have a partition, up to the first gap; -1 if today has none.",
+            registry=registry,
+        )
+        self.failures = Counter("factoryd_partition_failures", "Attempts to make partitions that failed.", registry=registry)
+        self.deleted = Counter("factoryd_quarantine_deleted", "Quarantined messages deleted by age.", registry=registry)
+
+
+class Housekeeping:
+    """Runs beside the write path and never in its way.
+
+    Args:
+        settings: database.owner_url, retention.
+        pool: the daemon's own connections.
+        clock: aware UTC.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        clock: Callable[[], datetime],
+        metrics: HousekeepingMetrics,
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._clock = clock
+        self._metrics = metrics
+
+    async def make_partitions(self) -> bool:
+        """Makes the missing partitions, if we have the owner's URL, and counts those ahead; False: try again soon."""
+        try:
+            made = await self._make()
+            names = await partition_names(self._pool)
+        except ConnectionError as error:
+            self._metrics.failures.inc()
+            log.warning("partitions_not_made", error=str(error), retry_in_s=RETRY_S)
+            return False
+        except SchemaError as error:  # a person must act; there may be partitions for days
+            self._metrics.failures.inc()
+            log.error("partitions_not_made", error=str(error))
+            return True
+        if made:
+            log.info("partitions_made", count=len(made), first=made[0], last=made[-1])
+        self._metrics.days_ahead.set(partition_days_ahead(names, self._clock().date()))
+        return True
+
+    async def run(self) -> None:
+        """Partitions now, hourly and after each midnight UTC; quarantine retention now and once a day. Until cancelled."""
+        if self._settings.database.owner_url is None:
+            log.warning("partitions_left_to_others", next="set database.owner_url, or run factoryd migrate daily")
+        cleaned = None
+        while True:
+            done = await self.make_partitions()
+            if cleaned != self._clock().date() and await self.delete_old():
+                cleaned = self._clock().date()
+            await asyncio.sleep(seconds_to_next(self._clock()) if done else RETRY_S)
+
+    async def delete_old(self) -> bool:
+        """Deletes what is past retention.quarantine_days, in small transactions; False: try again later."""
+        before, total = self._clock() - timedelta(days=self._settings.retention.quarantine_days), 0
+        try:
+            while count := await delete_old_quarantine(self._pool, before, CHUNK):
+                total += count
+                self._metrics.deleted.inc(count)
+                await asyncio.sleep(CHUNK_PAUSE_S)
+        except ConnectionError as error:
+            log.warning("quarantine_not_deleted", error=str(error), deleted=total)
+            return False
+        if total:
+            log.info("quarantine_deleted", count=total, received_before=before.isoformat())
+        return True
+
+    async def _make(self) -> list[str]:
+        owner_url, retention = self._settings.database.owner_url, self._settings.retention
+        if owner_url is None:
+            return []
+        return await asyncio.to_thread(
+            ensure_partitions,
+            owner_url.get_secret_value(),
+            retention.readings_days,
+            retention.partitions_ahead_days,
+            self._clock().date(),
+        )
+
+
+def seconds_to_next(now: datetime) -> float:
+    """Returns the time to the next run: an hour, or shortly after midnight UTC if that comes first."""
+    midnight = datetime.combine(now.date() + timedelta(days=1), time(tzinfo=UTC)) + AFTER_MIDNIGHT
+    return (min(now + PERIOD, midnight) - now).total_seconds()

@@ -1,0 +1,1 @@
+"""Telemetry to readings to batches; device presence."""

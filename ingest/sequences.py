@@ -1,0 +1,70 @@
+"""PURE. Sequence numbers: which messages of a device never reached us, and which came twice.
+
+A broker acknowledges what its full queue then drops, so a gap in `seq` is the only proof of a loss upstream of us. One stream
+per (device, boot_id); `seq` rises by one per message within it.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from enum import Enum
+
+MAX_GAPS = 1_000
+"""Ranges kept per stream; beyond it the two oldest become one, and stay counted as missing."""
+
+
+class Arrival(Enum):
+    """What a sequence number tells about its message."""
+
+    NEW = "new"
+    LATE = "late"
+    """It fills a gap."""
+    REPEATED = "repeated"
+    """Seen before."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """The sequence numbers of one boot of one device. `missing` holds half-open ranges in rising order."""
+
+    last: int
+    missing: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def missing_count(self) -> int:
+        """How many messages have not arrived."""
+        return sum(end - start for start, end in self.missing)
+
+    def note(self, seq: int) -> Arrival:
+        """Records one arrival."""
+        if seq > self.last:
+            if seq > self.last + 1:
+                self._add_gap(self.last + 1, seq)
+            self.last = seq
+            return Arrival.NEW
+        return self._fill(seq)
+
+    def _add_gap(self, start: int, end: int) -> None:
+        self.missing.append((start, end))
+        self._limit()
+
+    def _limit(self) -> None:
+        if len(self.missing) > MAX_GAPS:
+            (first, _), (_, last) = self.missing[0], self.missing[1]
+            self.missing[:2] = [(first, last)]
+
+    def _fill(self, seq: int) -> Arrival:
+        place = bisect_right(self.missing, (seq, float("inf"))) - 1
+        if place < 0 or seq >= self.missing[place][1]:
+            return Arrival.REPEATED
+        start, end = self.missing[place]
+        self.missing[place : place + 1] = [gap for gap in ((start, seq), (seq + 1, end)) if gap[0] < gap[1]]
+        self._limit()
+        return Arrival.LATE
+
+
+def note_without_boot(stream: Stream, seq: int) -> Arrival:
+    """Records an arrival of a device that sends no `boot_id`: a step back to 0 or 1 is a restart, and begins anew."""
+    if seq <= 1 and seq < stream.last:
+        stream.last, stream.missing = seq, []
+        return Arrival.NEW
+    return stream.note(seq)

@@ -1,0 +1,1 @@
+"""The only room that speaks MQTT: topics, receiver (in), publisher (out), broker access."""

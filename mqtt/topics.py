@@ -1,0 +1,106 @@
+"""PURE. Builds and parses topic names and filters: the one place that knows how our topics look.
+
+The contract is docs/mqtt.md. A device's identity comes from its topic, never from its payload: the broker's access rules pin
+the topic to the account.
+"""
+
+import re
+from collections.abc import Callable
+
+DEVICE_ID = re.compile(r"[A-Za-z0-9._:-]{1,255}")
+"""What a device id may look like. A `/` would escape the `%u` patterns of the broker's access rules."""
+
+
+def is_device_id(text: str) -> bool:
+    """Tells whether `text` may be a device's id."""
+    return DEVICE_ID.fullmatch(text) is not None
+
+
+def device_topic(root: str, device: str, leaf: str) -> str:
+    """Returns a topic of one device; `leaf` is telemetry, status, rejected, ota/command, ota/progress or ota/state."""
+    return f"{root}/devices/{device}/{leaf}"
+
+
+def telemetry(root: str, device: str) -> str:
+    """Device →, QoS 1, not retained: one reading or a batch."""
+    return device_topic(root, device, "telemetry")
+
+
+def status(root: str, device: str) -> str:
+    """Device →, QoS 1, retained: birth and will."""
+    return device_topic(root, device, "status")
+
+
+def rejected(root: str, device: str) -> str:
+    """→ device, QoS 1: why a message of this device was quarantined."""
+    return device_topic(root, device, "rejected")
+
+
+def daemon(root: str, instance: str) -> str:
+    """→ all, QoS 1, retained: birth and will of factoryd itself."""
+    return f"{root}/daemon/{instance}"
+
+
+def token(root: str, instance: str) -> str:
+    """Factoryd → factoryd: published after SUBACK, its return marks the end of backlog and retained messages."""
+    return f"{root}/daemon/{instance}/token"
+
+
+def telemetry_filter(root: str) -> str:
+    """All devices' telemetry."""
+    return f"{root}/devices/+/telemetry"
+
+
+def status_filter(root: str) -> str:
+    """All devices' births and wills."""
+    return f"{root}/devices/+/status"
+
+
+def device_of(root: str, topic: str, leaf: str) -> str | None:
+    """Returns the device of `{root}/devices/{device}/{leaf}`, or None if `topic` is not of that shape.
+
+    The device is returned as it stands: `is_device_id` tells whether it is a good one.
+    """
+    prefix, suffix = f"{root}/devices/", f"/{leaf}"
+    if len(topic) < len(prefix) + len(suffix) or not topic.startswith(prefix) or not topic.endswith(suffix):
+        return None
+    device = topic[len(prefix) : -len(suffix)]
+    return None if "/" in device else device
+
+
+def source_filter(template: str) -> str:
+    """Returns the MQTT filter of a source's template: `tele/{device}/SENSOR` → `tele/+/SENSOR`."""
+    return "/".join("+" if level == "{device}" else level for level in template.split("/"))
+
+
+def source_matcher(template: str) -> Callable[[str], str | None]:
+    """Returns a function from topic to device for a source's template: None = no match, "" = match without a device level."""
+    pattern = "/".join(_level_pattern(level) for level in template.split("/")).replace("/(?:.*)", "(?:/.*)?")
+    compiled = re.compile(pattern, re.DOTALL)
+
+    def match(topic: str) -> str | None:
+        found = compiled.fullmatch(topic)
+        if found is None:
+            return None
+        return found.groupdict().get("device") or ""
+
+    return match
+
+
+def _level_pattern(level: str) -> str:
+    match level:
+        case "{device}":
+            return "(?P<device>[^/]+)"
+        case "+":
+            return "[^/]*"
+        case "#":
+            return "(?:.*)"
+        case _:
+            return re.escape(level)
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Tells whether `topic` matches an MQTT filter (MQTT 5, section 4.7)."""
+    if topic.startswith("$") and topic_filter[:1] in {"+", "#"}:
+        return False
+    return source_matcher(topic_filter)(topic) is not None

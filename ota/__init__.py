@@ -1,0 +1,1 @@
+"""Firmware versions, deployments and rollouts. Comes with the firmware release; the room keeps its place in the layers."""

@@ -1,0 +1,70 @@
+"""Devices as the daemon reads them: all before CONNECT, some on a cache miss."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from psycopg.rows import TupleRow
+
+from ingest.devices import DeviceRow
+from ingest.sequences import Stream
+from storage.database import Connection, Pool, translated
+
+SELECT = """
+    SELECT d.id, d.device_id, d.timezone, d.interval_s, d.via_id, d.retired_at IS NOT NULL, d.status::text, d.last_seen,
+        d.qos0_seen, d.clock, l.recorded_at
+    FROM devices d LEFT JOIN device_latest l ON l.device_id = d.id"""
+
+SEQUENCES = """
+    SELECT s.device_id, s.boot_id, s.last_seq, array_agg(lower(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL),
+        array_agg(upper(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL)
+    FROM device_sequences s LEFT JOIN LATERAL unnest(s.missing) AS r ON true
+    WHERE %s::int8[] IS NULL OR s.device_id = ANY(%s)
+    GROUP BY s.device_id, s.boot_id, s.last_seq"""
+
+REGISTER = """
+    INSERT INTO devices (device_id, name, type, location) SELECT n, n, 'unknown', '' FROM unnest(%s::text[]) AS n
+    ON CONFLICT (device_id) DO NOTHING"""
+
+
+class DeviceStore:
+    """Look-ups and automatic registration."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def load_all(self) -> list[DeviceRow]:
+        """Returns every device.
+
+        Raises:
+            DatabaseUnavailable: try again.
+        """
+        async with self._connection() as connection:
+            return await _with_streams(connection, await (await connection.execute(SELECT)).fetchall(), None)
+
+    async def find(self, names: Sequence[str]) -> list[DeviceRow]:
+        """Returns those of the named devices that exist."""
+        async with self._connection() as connection:
+            cursor = await connection.execute(f"{SELECT} WHERE d.device_id = ANY(%s)", [list(names)])
+            rows = await cursor.fetchall()
+            return await _with_streams(connection, rows, [row[0] for row in rows]) if rows else []
+
+    async def register(self, names: Sequence[str]) -> list[DeviceRow]:
+        """Creates devices on first sight (ingest.auto_register) and returns them."""
+        async with self._connection() as connection:
+            await connection.execute(REGISTER, [list(names)])
+        return await self.find(names)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        with translated("reading devices"):
+            async with self._pool.connection() as connection:
+                yield connection
+
+
+async def _with_streams(connection: Connection, rows: Iterable[TupleRow], ids: list[int] | None) -> list[DeviceRow]:
+    streams: dict[int, list[tuple[str, Stream]]] = {}
+    for device, boot, last, lows, highs in await (await connection.execute(SEQUENCES, [ids, ids])).fetchall():
+        missing = list(zip(lows or [], highs or [], strict=True))
+        streams.setdefault(device, []).append((boot, Stream(last, missing)))
+    return [replace(DeviceRow(*row), streams=tuple(streams.get(row[0], ()))) for row in rows]

@@ -1,0 +1,1 @@
+"""Alembic's environment: `storage.migrate` runs the numbered revisions in `versions`."""

@@ -1,0 +1,301 @@
+"""Presence as a whole, on a clock of the test's own: what is written, when it is acknowledged, and when silence is judged."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import mqtt5
+import pytest
+from prometheus_client import CollectorRegistry
+
+from config.settings import PresenceSettings
+from ingest.births import Status
+from ingest.devices import DeviceRow, Registry
+from ingest.liveness import Outcome, PresenceRow
+from ingest.presence import HALT_S, Presence
+from ingest.presence_metrics import PresenceMetrics
+from mqtt.receiver import Connection, Deliveries
+from mqtt.session import Publish
+
+START = datetime(2026, 5, 20, 12, tzinfo=UTC)
+GATEWAY, CHILD, GRANDCHILD, PRESS, RETIRED = range(1, 6)
+DEVICES = (
+    DeviceRow(GATEWAY, "gw-1"),
+    DeviceRow(CHILD, "plc-1", via_id=GATEWAY, interval_s=10),
+    DeviceRow(GRANDCHILD, "probe-1", via_id=CHILD),
+    DeviceRow(PRESS, "press-1", interval_s=10),
+    DeviceRow(RETIRED, "old-1", retired=True),
+)
+
+
+class Link:
+    """Stands where the broker's connection would: keeps what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[bytes] = []
+
+    def acknowledge(self, publishes: Sequence[Publish]) -> None:
+        self.acknowledged += [publish.payload for publish in publishes]
+
+
+class Table:
+    """Keeps what is saved; fails when told to."""
+
+    def __init__(self, rows: Iterable[PresenceRow] = ()) -> None:
+        self.rows = {row.id: row for row in rows}
+        self.saves: list[list[PresenceRow]] = []
+        self.away = False
+
+    async def load(self) -> list[PresenceRow]:
+        return list(self.rows.values())
+
+    async def save(self, rows: Sequence[PresenceRow]) -> None:
+        if self.away:
+            raise ConnectionError("away")
+        self.saves.append(list(rows))
+        self.rows |= {row.id: row for row in rows}
+
+
+class Plant:
+    """Presence with everything around it in the test's hands."""
+
+    def __init__(self, rows: Iterable[PresenceRow] = ()) -> None:
+        self.now, self.seeing = START, True
+        self.link, self.table, self.registry = Link(), Table(rows), Registry()
+        self.registry.load(DEVICES)
+        self.metrics = CollectorRegistry()
+        self.marks: list[bytes] = []
+        self.presence = Presence(
+            PresenceSettings(),
+            root="factory",
+            instance="main",
+            registry=self.registry,
+            store=self.table,
+            publish=self.publish,
+            sees=lambda: self.seeing,
+            clock=lambda: self.now,
+            metrics=PresenceMetrics(self.metrics),
+        )
+
+    def is_blind(self) -> bool:
+        return self.presence.blind
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self.marks.append(payload)
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def say(self, device: str, payload: str, *, retain: bool = False) -> None:
+        topic = f"factory/devices/{device}/status"
+        publish = Publish(topic, payload.encode(), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1, retain=retain)
+        self.presence.deliver(Deliveries([publish], self.now, cast("Connection", self.link)))
+
+    def send(self, *devices: int) -> None:
+        self.presence.heard(devices, self.now)
+
+    def mark_back(self, *, control: bool = True, telemetry: bool = True) -> None:
+        """The mark that is wanted by now is published and comes back."""
+        marks = self.presence._marks
+        number, marks._next = marks._next, marks._next + 1
+        payload = f"{marks._process} {number}".encode()
+        if control:
+            publish = Publish(self.presence.marks_topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1)
+            self.presence.deliver(Deliveries([publish], self.now, cast("Connection", Link())))
+        if telemetry:
+            self.presence.telemetry_mark(payload, self.now)
+
+    def look(self, seconds: float = 2) -> None:
+        self.wait(seconds)
+        self.presence.look()
+
+    def open_eyes(self) -> None:
+        self.presence.look()
+        self.presence.look()
+        self.mark_back()
+        self.presence.look()
+        assert not self.presence.blind
+
+    def status(self, number: int) -> tuple[Status, str | None]:
+        state = self.presence._state(number)
+        return state.status, state.reason
+
+    def counted(self, outcome: Outcome) -> float | None:
+        return self.metrics.get_sample_value("factoryd_presence_reports_total", {"outcome": outcome.value})
+
+
+@pytest.fixture
+def plant() -> Plant:
+    return Plant()
+
+
+async def test_changes_are_written_in_one_batch_in_order_and_only_once(plant: Plant) -> None:
+    plant.say("press-1", '{"status":"online","version":"1.4.2"}')
+    plant.send(CHILD, PRESS)
+    plant.wait(1)
+    plant.send(CHILD)
+    await plant.presence.write()
+    await plant.presence.write()
+    child = PresenceRow(CHILD, Status.ONLINE, last_seen=plant.now)
+    assert plant.table.saves == [[child, PresenceRow(PRESS, Status.ONLINE, version="1.4.2", last_seen=START)]]
+
+
+async def test_a_status_is_acknowledged_after_the_write_that_contains_it(plant: Plant) -> None:
+    plant.table.away = True
+    plant.say("press-1", "online")
+    await plant.presence.write()
+    plant.say("press-1", "offline")
+    assert plant.link.acknowledged == []
+    plant.table.away = False
+    await plant.presence.write()
+    assert plant.link.acknowledged == [b"online", b"offline"]
+    assert plant.table.saves == [[PresenceRow(PRESS, last_seen=START)]]
+
+
+async def test_what_could_not_be_written_is_written_later(plant: Plant) -> None:
+    plant.table.away = True
+    plant.send(PRESS)
+    await plant.presence.write()
+    plant.table.away = False
+    await plant.presence.write()
+    assert plant.table.rows[PRESS].status is Status.ONLINE
+
+
+@pytest.mark.parametrize(
+    ("device", "payload", "outcome"),
+    [
+        ("press-1", "online", Outcome.ACCEPTED),
+        ("nobody", "online", Outcome.UNKNOWN_DEVICE),
+        ("a b", "online", Outcome.UNKNOWN_DEVICE),
+        ("old-1", "online", Outcome.RETIRED_DEVICE),
+        ("press-1", "sleeping", Outcome.MALFORMED),
+        ("press-1", "", Outcome.CLEARED),
+    ],
+)
+async def test_every_status_is_counted_and_acknowledged(plant: Plant, device: str, payload: str, outcome: Outcome) -> None:
+    plant.say(device, payload)
+    await plant.presence.write()
+    assert {each: plant.counted(each) for each in Outcome} == {each: float(each is outcome) for each in Outcome}
+    assert plant.link.acknowledged == [payload.encode()]
+    assert bool(plant.table.saves) is (outcome is Outcome.ACCEPTED)
+
+
+class TestGateways:
+    def test_a_death_is_its_childrens_and_names_the_gateway(self, plant: Plant) -> None:
+        plant.send(GATEWAY, CHILD, GRANDCHILD, PRESS)
+        plant.say("gw-1", "offline")
+        assert plant.status(CHILD) == plant.status(GRANDCHILD) == (Status.OFFLINE, "gateway gw-1 is offline")
+        assert plant.status(PRESS) == (Status.ONLINE, None)
+
+    def test_a_childs_own_traffic_brings_it_back_once_the_mark_is_back(self, plant: Plant) -> None:
+        plant.send(CHILD)
+        plant.say("gw-1", "offline")
+        plant.wait(60)
+        plant.send(CHILD)
+        assert plant.status(CHILD)[0] is Status.OFFLINE
+        plant.mark_back()
+        plant.wait(1)
+        plant.send(CHILD)
+        assert plant.status(CHILD) == (Status.ONLINE, None)
+        assert plant.status(GATEWAY)[0] is Status.OFFLINE
+
+    def test_a_death_that_is_repeated_or_stale_buries_nobody(self, plant: Plant) -> None:
+        plant.say("gw-1", '{"status":"online","session":"s2"}')
+        plant.send(CHILD)
+        plant.say("gw-1", '{"status":"offline","session":"s1"}')
+        assert plant.status(CHILD)[0] is Status.ONLINE
+        plant.say("gw-1", '{"status":"offline","session":"s2"}')
+        plant.say("plc-1", "online")
+        plant.say("gw-1", '{"status":"offline","session":"s2"}', retain=True)
+        assert plant.status(CHILD)[0] is Status.ONLINE
+
+    def test_a_circle_of_gateways_ends(self, plant: Plant) -> None:
+        plant.registry.load([DeviceRow(GATEWAY, "gw-1", via_id=GRANDCHILD)])
+        plant.send(CHILD, GRANDCHILD)
+        plant.say("gw-1", "offline")
+        assert plant.status(GATEWAY) == (Status.OFFLINE, None)
+
+
+class TestSilence:
+    def test_is_judged_after_three_intervals(self, plant: Plant) -> None:
+        plant.open_eyes()
+        plant.send(PRESS, GATEWAY)
+        for _ in range(15):
+            plant.look()
+        assert plant.status(PRESS)[0] is Status.ONLINE
+        plant.look()
+        assert plant.status(PRESS) == (Status.OFFLINE, "silent for more than 30 s")
+        assert plant.status(GATEWAY)[0] is Status.ONLINE, "it states no interval"
+
+    @pytest.mark.parametrize(("control", "telemetry"), [(False, False), (True, False), (False, True)])
+    def test_is_not_judged_before_the_mark_is_back_on_both_sessions(self, plant: Plant, control: bool, telemetry: bool) -> None:
+        plant.send(PRESS)
+        plant.look()
+        plant.look()
+        plant.mark_back(control=control, telemetry=telemetry)
+        for _ in range(100):
+            plant.look()
+        assert plant.presence.blind
+        assert plant.status(PRESS)[0] is Status.ONLINE
+
+    @pytest.mark.parametrize("cause", ["broker", "database", "halt"])
+    async def test_begins_anew_after_we_were_blind(self, plant: Plant, cause: str) -> None:
+        plant.open_eyes()
+        plant.send(PRESS)
+        plant.wait(1 if cause != "halt" else 3 + HALT_S)
+        plant.seeing = cause != "broker"
+        plant.table.away = cause == "database"
+        await plant.presence.write()
+        plant.presence.look()
+        assert plant.is_blind()
+        plant.seeing, plant.table.away = True, False
+        for _ in range(50):
+            plant.look()
+        await plant.presence.write()
+        plant.look()
+        plant.mark_back()
+        plant.look()
+        assert not plant.is_blind()
+        for _ in range(15):
+            plant.look()
+        assert plant.status(PRESS)[0] is Status.ONLINE, "a fresh interval"
+        plant.look()
+        assert plant.status(PRESS)[0] is Status.OFFLINE
+
+
+async def test_after_a_restart_backlog_of_the_dead_stays_deaf_until_the_mark() -> None:
+    plant = Plant([PresenceRow(PRESS, Status.OFFLINE, None, "s1", None, START)])
+    await plant.presence.load()
+    plant.wait(600)
+    plant.send(PRESS)
+    assert plant.status(PRESS)[0] is Status.OFFLINE
+    plant.mark_back()
+    plant.wait(1)
+    plant.send(PRESS)
+    assert plant.status(PRESS)[0] is Status.ONLINE
+
+
+async def test_a_death_heard_while_a_mark_is_under_way_waits_for_the_next(plant: Plant) -> None:
+    plant.send(PRESS)
+    marks = plant.presence._marks
+    old = f"{marks._process} {marks._next}".encode()
+    marks._next += 1
+    plant.say("press-1", "offline")
+    plant.presence.telemetry_mark(old, plant.now)
+    plant.wait(1)
+    plant.send(PRESS)
+    assert plant.status(PRESS)[0] is Status.OFFLINE
+    plant.mark_back()
+    plant.wait(1)
+    plant.send(PRESS)
+    assert plant.status(PRESS)[0] is Status.ONLINE
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"other 1", b"{process} 0", b"{process} 99", b"{process} -1", b"{process} x"]
+)
+async def test_foreign_marks_count_for_nothing(plant: Plant, payload: bytes) -> None:
+    await plant.presence.load()
+    marks = plant.presence._marks
+    plant.presence.telemetry_mark(payload.replace(b"{process}", marks._process.encode()), START)
+    assert marks._reached["telemetry"] == 0
