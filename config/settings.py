@@ -100,9 +100,9 @@ class SourceSettings(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_-]{1,50}$", description="Shown in logs and quarantine.")
     filter: str = Field(description="MQTT topic filter with exactly one level named {device}, e.g. tele/{device}/SENSOR.")
-    format: Literal["json", "msgpack", "telegraf", "thingsboard"] = Field(
+    format: Literal["json", "telegraf", "thingsboard"] = Field(
         "json",
-        description="json and msgpack: our own layout. telegraf: {metrics:[{name,tags,fields,timestamp}]} or one metric; "
+        description="json: our own layout, or MessagePack. telegraf: {metrics:[{name,tags,fields,timestamp}]} or one metric; "
         "thingsboard: {ts,values} or a list of them.",
     )
     device_field: str | None = Field(
@@ -157,7 +157,9 @@ class IngestSettings(Section):
         2.0, ge=0, le=2, description="Pause before a batch under load only, so that it grows; 0 switches it off."
     )
     max_payload_bytes: int = Field(65_536, ge=128, description="Larger payloads are quarantined.")
-    max_readings_per_message: int = Field(1_000, ge=1, le=100_000)
+    max_readings_per_message: int = Field(
+        1_000, ge=1, le=100_000, description="Elements of one array; a larger one is quarantined."
+    )
     max_extra_metrics: int = Field(64, ge=0, le=1_000, description="Metrics beyond the six columns, per reading.")
     max_clock_skew_s: Seconds = Field(
         300.0, description="A reading further ahead of our clock is stored at its time of receipt."
@@ -168,7 +170,7 @@ class IngestSettings(Section):
     rejected_notice_interval_s: Seconds = Field(
         10.0, description="At most one notice per device on its rejected topic in this time."
     )
-    source: tuple[SourceSettings, ...] = ()
+    source: tuple[SourceSettings, ...] = Field((), description="[[ingest.source]]: other layouts, mapped onto ours.")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -193,9 +195,11 @@ class PresenceSettings(Section):
 class RetentionSettings(Section):
     """How long data is kept."""
 
-    readings_days: int = Field(90, ge=1, le=3660)
+    readings_days: int = Field(
+        90, ge=1, le=3660, description="Older readings are refused as too late; partitions are made this far back."
+    )
     partitions_ahead_days: int = Field(7, ge=1, le=60, description="Days of partitions made in advance.")
-    quarantine_days: int = Field(30, ge=1, le=3660)
+    quarantine_days: int = Field(30, ge=1, le=3660, description="Quarantined messages are deleted after this.")
 
 
 class HttpSettings(Section):
@@ -213,7 +217,7 @@ class HttpSettings(Section):
 class LogSettings(Section):
     """structlog on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event that is written.")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: coloured lines on a terminal, else JSON.")
 
 

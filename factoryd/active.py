@@ -173,6 +173,7 @@ class Active:
         """
         with ExitStack() as stack:
             stack.enter_context(watch_pipeline(self._metrics.ingest, self.pipeline))
+            stack.callback(self.pipeline.abandon)
             async with asyncio.TaskGroup() as group:
                 publishing = group.create_task(self._publisher.run(), name="publisher")
                 working: list[asyncio.Task[None]] = [

@@ -15,6 +15,8 @@ from ingest.sequences import Stream
 
 log = structlog.get_logger(__name__)
 
+MAX_STREAMS = 16
+"""Boots per device whose sequences are followed: a late message of an older boot is not worth more memory."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -52,6 +54,12 @@ class Device:
     """No stored reading of this device is newer; what is newer can be copied without a conflict."""
     last_receipt: datetime = NEVER
     streams: dict[str, Stream] = field(default_factory=dict)
+
+    def begin_stream(self, boot: str, seq: int) -> None:
+        """Begins the sequence of a boot not seen before; the longest unused one makes room (its row stays stored)."""
+        if len(self.streams) >= MAX_STREAMS:
+            del self.streams[next(iter(self.streams))]
+        self.streams[boot] = Stream(seq)
 
     def receipt_time(self, received_at: datetime) -> datetime:
         """Returns the time for a reading that states none: that of its receipt, strictly rising per device."""

@@ -18,12 +18,15 @@ from ingest.layouts import NATIVE
 from ingest.metrics import IngestMetrics
 from ingest.reading import Extra, Reading, Reason, Sample, Wire
 from ingest.routes import Routes
-from ingest.sequences import Arrival, Stream, note_without_boot
+from ingest.sequences import Arrival, note_without_boot
 from mqtt.receiver import Deliveries
 from mqtt.session import Publish
 from mqtt.topics import is_device_id
 
 _make = tuple.__new__
+
+Noted = dict[tuple[str | None, int], Arrival]
+"""What the sequence numbers of one message told, by boot and seq: several readings may share one."""
 
 
 class _LongWay(Exception):
@@ -85,7 +88,9 @@ class Intake:
             try:
                 wire = decode_wire(payload)
                 if type(wire) is Wire:
-                    self._store(batch, device, wire, _stated(wire, window), received_at, None, publish)
+                    stated = _stated(wire, window)
+                    if wire.seq is None or not self._is_repetition(batch, device, wire, None, dated=stated is not None):
+                        self._store(batch, device, wire, stated, received_at, None, publish)
                 else:
                     self._take_wires(batch, device, wire, publish, received_at, window)
             except _LONG_WAY:
@@ -131,9 +136,10 @@ class Intake:
         if not 0 < len(wires) <= self._settings.max_readings_per_message:
             raise _LongWay
         stated = [_stated(wire, window) for wire in wires]  # all are checked before the first is stored
-        noted: dict[tuple[str | None, int], Arrival] = {}
-        for index, wire in enumerate(wires):
-            self._store(batch, device, wire, stated[index], received_at, None, Part(publish, index), noted)
+        noted: Noted = {}
+        for place, wire in enumerate(wires):
+            if not self._is_repetition(batch, device, wire, noted, dated=stated[place] is not None):
+                self._store(batch, device, wire, stated[place], received_at, None, Part(publish, place))
 
     def _take_long(
         self,
@@ -188,9 +194,12 @@ class Intake:
             batch.refused.add(quarantined_from(publish, received_at, named, rejected.reason, rejected.detail, rejected.payload))
         self._store_samples(batch, device, route.device, decoded.samples, publish, received_at, replayed=replayed)
         if device is not None:
-            self._flag(batch, device, publish, unset=decoded.clock_unset, ahead=decoded.clock_ahead)
-            if route.layout is NATIVE and not device.retired:
-                self._direct[publish.topic] = device
+            dated = any(sample.recorded_at is not None for sample in decoded.samples)
+            self._flag(batch, device, publish, unset=decoded.clock_unset, ahead=decoded.clock_ahead, dated=dated)
+            if route.layout is NATIVE and not device.retired and device.clock == "ok":
+                self._direct[publish.topic] = device  # a device with a wrong clock stays on the long way until it is mended
+            else:
+                self._direct.pop(publish.topic, None)
 
     def _store_samples(
         self,
@@ -203,7 +212,7 @@ class Intake:
         *,
         replayed: bool,
     ) -> None:
-        noted: dict[tuple[str | None, int], Arrival] = {}
+        noted: Noted = {}
         bases: dict[Device, datetime] = {}
         several = publish.payload[:1] != b"{"
         for sample in samples:
@@ -213,15 +222,17 @@ class Intake:
             if owner is None or owner.retired:
                 self._quarantine_stranger(batch, owner, name, publish, received_at, origin)
                 continue
-            recorded_at = sample.recorded_at
-            if sample.before is not None:
-                base = bases.get(owner) or bases.setdefault(owner, owner.receipt_time(received_at))
-                recorded_at = base - sample.before
             if replayed and sample.seq is not None:
                 if sample.boot_id is not None:
                     self._arrival(batch, owner, sample, noted)
                 noted[sample.boot_id, sample.seq] = Arrival.LATE  # it may have been noted when it was quarantined
-            self._store(batch, owner, sample, recorded_at, received_at, sample.extra, origin, noted)
+            if self._is_repetition(batch, owner, sample, noted, dated=sample.recorded_at is not None):
+                continue
+            recorded_at = sample.recorded_at
+            if sample.before is not None:
+                base = bases.get(owner) or bases.setdefault(owner, owner.receipt_time(received_at))
+                recorded_at = base - sample.before
+            self._store(batch, owner, sample, recorded_at, received_at, sample.extra, origin)
 
     def _quarantine_stranger(
         self, batch: Batch, owner: Device | None, name: str, publish: Publish, received_at: datetime, origin: Origin
@@ -245,15 +256,8 @@ class Intake:
         received_at: datetime,
         extra: Extra | None,
         origin: Origin,
-        noted: dict[tuple[str | None, int], Arrival] | None = None,
     ) -> None:
         """Adds one reading to its write path, and keeps the device's newest time and values."""
-        if wire.seq is not None:
-            repeated = self._arrival(batch, device, wire, noted) is Arrival.REPEATED
-            if repeated and recorded_at is None and wire.boot_id is not None:
-                batch.duplicates += 1
-                batch.heard.add(device.id)
-                return
         a, b, c, d, e, f = (
             wire.temperature,
             wire.humidity,
@@ -280,9 +284,17 @@ class Intake:
                 prior = batch.latest.get(number)
                 batch.latest[number] = reading if prior is None else merge_latest(prior, reading)
 
-    def _arrival(
-        self, batch: Batch, device: Device, wire: Wire | Sample, noted: dict[tuple[str | None, int], Arrival] | None
-    ) -> Arrival:
+    def _is_repetition(self, batch: Batch, device: Device, wire: Wire | Sample, noted: Noted | None, *, dated: bool) -> bool:
+        """Notes the sequence number; tells whether a reading without a time of its own has come before."""
+        if wire.seq is None:
+            return False
+        if self._arrival(batch, device, wire, noted) is not Arrival.REPEATED or dated or wire.boot_id is None:
+            return False
+        batch.duplicates += 1
+        batch.heard.add(device.id)
+        return True
+
+    def _arrival(self, batch: Batch, device: Device, wire: Wire | Sample, noted: Noted | None) -> Arrival:
         """Notes the sequence number, once per message that carries it."""
         boot, seq = wire.boot_id, wire.seq
         assert seq is not None
@@ -291,12 +303,12 @@ class Intake:
         stream = device.streams.get(boot or "")
         batch.streams.add((device, boot or ""))
         if stream is None:
-            device.streams[boot or ""] = Stream(seq)
+            device.begin_stream(boot or "", seq)
             arrival = Arrival.NEW
         else:
-            last, missing = stream.last, len(stream.missing)
+            last = stream.last
             arrival = stream.note(seq) if boot is not None else note_without_boot(stream, seq)
-            if len(stream.missing) > missing and seq > last:
+            if seq > last + 1:
                 self._metrics.missing.inc(seq - last - 1)
             elif arrival is Arrival.LATE:
                 self._metrics.filled.inc()
@@ -304,9 +316,9 @@ class Intake:
             noted[boot, seq] = arrival
         return arrival
 
-    def _flag(self, batch: Batch, device: Device, publish: Publish, *, unset: bool, ahead: bool) -> None:
+    def _flag(self, batch: Batch, device: Device, publish: Publish, *, unset: bool, ahead: bool, dated: bool) -> None:
         """Marks what an operator should know of a device: QoS 0, a clock that is not set or ahead."""
-        clock = "unset" if unset else "ahead" if ahead else device.clock
+        clock = "unset" if unset else "ahead" if ahead else "ok" if dated else device.clock
         if unset or ahead:
             self._metrics.clock.labels(clock).inc()
         if clock != device.clock or (publish.packet_id is None and not device.qos0_seen):

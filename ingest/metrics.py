@@ -1,4 +1,4 @@
-"""What ingest counts. In readings: received = stored + merged + duplicate + quarantined + in flight, at every moment."""
+"""What ingest counts. In readings: received = stored + merged + duplicate + quarantined + returned + in flight, always."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

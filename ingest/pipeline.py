@@ -143,6 +143,12 @@ class Pipeline:
         """Returns when everything that was delivered is committed and acknowledged."""
         await self._drained.wait()
 
+    def abandon(self) -> None:
+        """Accounts for what is in flight when leadership is lost: it stays with the broker."""
+        self._metrics.readings.labels(Verdict.RETURNED).inc(self.in_flight)
+        self._intake.waiting.clear()
+        self._in_commit = None
+
     async def run(self) -> None:
         """Commits batches for ever. Ends only by cancellation, or by an error that no retry can mend."""
         while True:

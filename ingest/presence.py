@@ -251,7 +251,7 @@ class Presence:
             self._sight = self._marks.want()
         elif self._marks.reached >= self._sight:
             self._granted = now
-            log.info("presence_sees", devices=len(self._states))
+            log.info("presence_resumed", devices=len(self._states))
 
     def _find_silent(self, granted: datetime, now: datetime) -> None:
         settings = self._settings

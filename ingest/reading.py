@@ -114,3 +114,5 @@ class Verdict(StrEnum):
     MERGED = "merged"
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
+    RETURNED = "returned"
+    """Not settled when leadership was lost: never acknowledged, so the broker delivers it again."""

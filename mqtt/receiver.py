@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 READ_BUFFER_BYTES = 256 * 1024
 CONNECT_TIMEOUT_S = 10.0
+TAKEN_OVER_S = 5.0
 
 
 class BrokerUnavailable(ConnectionError):
@@ -247,7 +248,8 @@ class Receiver:
             self._note_loss(reason, attempt)
             # Full jitter: a thousand clients must not come back in step.
             bound = min(self._settings.reconnect_max_s, 0.2 * 2 ** min(attempt, 10))
-            await asyncio.sleep(random.uniform(0, bound))  # noqa: S311 - not a secret
+            least = TAKEN_OVER_S if "taken over" in reason else 0.0  # two with one client id must not chase each other
+            await asyncio.sleep(least + random.uniform(0, bound))  # noqa: S311 - not a secret
 
     async def stop_reading(self) -> None:
         """First step of an orderly end: nothing more comes in, acknowledgements still leave."""

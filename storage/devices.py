@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from psycopg.rows import TupleRow
 
-from ingest.devices import DeviceRow
+from ingest.devices import MAX_STREAMS, DeviceRow
 from ingest.sequences import Stream
 from storage.database import Connection, Pool, translated
 
@@ -20,7 +20,7 @@ SEQUENCES = """
         array_agg(upper(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL)
     FROM device_sequences s LEFT JOIN LATERAL unnest(s.missing) AS r ON true
     WHERE %s::int8[] IS NULL OR s.device_id = ANY(%s)
-    GROUP BY s.device_id, s.boot_id, s.last_seq"""
+    GROUP BY s.device_id, s.boot_id, s.last_seq, s.updated_at ORDER BY s.updated_at DESC"""
 
 REGISTER = """
     INSERT INTO devices (device_id, name, type, location) SELECT n, n, 'unknown', '' FROM unnest(%s::text[]) AS n
@@ -66,5 +66,7 @@ async def _with_streams(connection: Connection, rows: Iterable[TupleRow], ids: l
     streams: dict[int, list[tuple[str, Stream]]] = {}
     for device, boot, last, lows, highs in await (await connection.execute(SEQUENCES, [ids, ids])).fetchall():
         missing = list(zip(lows or [], highs or [], strict=True))
-        streams.setdefault(device, []).append((boot, Stream(last, missing)))
+        boots = streams.setdefault(device, [])
+        if len(boots) < MAX_STREAMS:
+            boots.insert(0, (boot, Stream(last, missing)))  # the last used last
     return [replace(DeviceRow(*row), streams=tuple(streams.get(row[0], ()))) for row in rows]

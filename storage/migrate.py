@@ -22,8 +22,8 @@ from storage.maintenance import SchemaError, maintenance_connection
 # Another migrator may take a while; a lock on a table must not be waited for long: writers queue behind us.
 TURN_TIMEOUT_S = 60.0
 LOCK_TIMEOUT_S = 3.0
-# Any number, known to all versions: two migrators take their turns.
-MIGRATION_LOCK = 0x666163746F727964
+# Any number, known to all versions: two migrators take their turns. Not the leader's: migrating does not stop the daemon.
+MIGRATION_LOCK = int.from_bytes(b"migrator")
 
 
 class SchemaOutdated(SchemaError):

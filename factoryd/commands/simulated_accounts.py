@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from config.loading import ConfigError
 from config.settings import MqttSettings, Settings
 from factoryd.commands.reserved_names import refuse_reserved
-from mqtt.access import hash_secret
+from mqtt.access import hash_secret, login_name
 from mqtt.receiver import tls_context
 from simulator.connection import Account, Broker
 from simulator.devices import SimulatedDevice
@@ -50,9 +50,9 @@ def register_all(settings: Settings, devices: Sequence[SimulatedDevice]) -> dict
         Conflict: one of them is a real device.
     """
     refuse_reserved(settings, [device.device for device in devices])
-    accounts = {device.device: (device.device, secrets.token_urlsafe(SECRET_BYTES)) for device in devices}
+    accounts = {device.device: (login_name(device.device), secrets.token_urlsafe(SECRET_BYTES)) for device in devices}
     lines = [Line(number, device.device, _fields(device)) for number, device in enumerate(devices, 1)]
-    register_simulated(settings.database, lines, {name: hash_secret(secret) for name, secret in accounts.values()})
+    register_simulated(settings.database, lines, {name: hash_secret(secret) for name, (_, secret) in accounts.items()})
     return accounts
 
 

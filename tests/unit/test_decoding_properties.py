@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mqtt5 import PublishPacket, QoS
@@ -136,25 +137,42 @@ def test_no_value_raises(value: Any, packed: bool, layout: Layout) -> None:
         rejected.detail.encode()
 
 
-@quick
-@given(st.lists(payloads, min_size=1, max_size=6), kinds)
-def test_both_ways_agree(messages: list[str], kind: str | None) -> None:
+def both_ways(messages: list[str], kind: str | None = None) -> list[Any]:
+    """Returns what the intake makes of the messages: as it does it, and with every message forced the long way."""
     found = []
     for always_long in (False, True):
         registry = CollectorRegistry()
-        metrics = IngestMetrics(registry)
-        intake, _ = make_intake(metrics)
+        intake, _ = make_intake(IngestMetrics(registry))
         deliver(intake, 0, b'{"oil_level": 1}')
         for number, message in enumerate(messages, start=1):
             if always_long:
                 intake.forget_routes()
             deliver(intake, number, message.encode(), kind=kind)
         (batch,) = intake.waiting
-        counts = [
-            total(registry, f"factoryd_ingest_{name}") for name in ("readings_received", "sequence_missing", "sequence_filled")
-        ]
-        found.append((rows(batch), batch.readings, counts))
-    assert found[0] == found[1]
+        names = ("readings_received", "sequence_missing", "sequence_filled")
+        found.append((rows(batch), batch.readings, [total(registry, f"factoryd_ingest_{name}") for name in names]))
+    return found
+
+
+@quick
+@given(st.lists(payloads, min_size=1, max_size=6), kinds)
+def test_both_ways_agree(messages: list[str], kind: str | None) -> None:
+    short, long = both_ways(messages, kind)
+    assert short == long
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS.split(), '"2026-11-22 09:59:58z"'])
+def test_both_ways_agree_on_every_time(moment: str) -> None:
+    short, long = both_ways(
+        [f'{{"temperature":1,"recorded_at":{moment}}}', f'[{{"rpm":1,"recorded_at":{moment}}},{{"rpm":2}}]']
+    )
+    assert short == long
+
+
+@pytest.mark.parametrize("number", [*NUMBERS.split(), "9" * 400])
+def test_both_ways_agree_on_every_number(number: str) -> None:
+    short, long = both_ways([f'{{"temperature":{number}}}', f'[{{"rpm":1}},{{"rpm":{number},"seq":{number},"boot_id":"a"}}]'])
+    assert short == long
 
 
 @quick

@@ -84,8 +84,9 @@ INSERT INTO users (login, email, password_hash, name, role)
     VALUES ('system', 'system@factoryd.invalid', '!', 'factoryd', 'admin');
 INSERT INTO cache_versions (name, version) VALUES ('devices', 0), ('thresholds', 0), ('users', 0), ('accounts', 0);
 INSERT INTO daemon_state (key, value)
-    SELECT 'mqtt_client_id_' || session, 'factoryd-' || replace(gen_random_uuid()::text, '-', '')
-    FROM unnest(ARRAY['telemetry', 'control']) AS session;
+    SELECT 'mqtt_client_id_' || session, 'factoryd-' || left(encode(sha256(seed::bytea), 'hex'), 32)
+    FROM unnest(ARRAY['telemetry', 'control']) AS session,
+        LATERAL (SELECT session || gen_random_uuid()::text || gen_random_uuid()::text) AS random (seed);
 """
 
 

@@ -1,0 +1,118 @@
+"""The writer on real PostgreSQL when a row can never fit, or nothing can be written: poison, kills, locks, restarts."""
+
+import psycopg
+import pytest
+
+from storage.database import DatabaseUnavailable
+from storage.leader import LeadershipLost
+from tests.integration.conftest import Database
+from tests.integration.writing import MANY, at, query, readings, store_on, verdicts
+
+# Poison
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+async def test_the_device_row_is_gone(database: Database, count: int) -> None:
+    async with store_on(database) as store:
+        query(database, "DELETE FROM devices WHERE device_id = 'lathe'")
+        store.batch(*({**reading, "seq": n, "boot_id": "b"} for n, reading in enumerate(readings(count))), device="press-1")
+        store.batch({"temperature": 5, "seq": 1}, {"temperature": 6, "seq": 2}, device="lathe")
+        assert verdicts(await store.commit()) == (count, 0, 0, 2)
+        assert {(device, reason) for device, reason, _ in store.quarantined()} == {("lathe", "unknown_device")}
+        assert store.latest()["at"] == count - 1
+
+
+async def test_the_device_row_is_gone_and_nothing_else_is_in_the_batch(database: Database) -> None:
+    async with store_on(database) as store:
+        await store.store({"temperature": 5, "seq": 1, "boot_id": "b"}, device="lathe")
+        query(
+            database, "DELETE FROM device_sequences; DELETE FROM sensor_readings; DELETE FROM devices WHERE device_id = 'lathe'"
+        )
+        assert verdicts(await store.store({"temperature": 5, "seq": 1, "boot_id": "b"}, device="lathe")) == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+async def test_no_partition_for_a_day(database: Database, count: int) -> None:
+    async with store_on(database) as store:
+        old = {"recorded_at": at(-30 * 86400), "temperature": 1}
+        store.batch([*readings(count), old])
+        assert verdicts(await store.commit()) == (count, 0, 0, 1)
+        ((device, reason, payload),) = store.quarantined()
+        assert (device, reason) == ("press-1", "no_partition")
+        assert b'"temperature": 1}' in payload
+        assert not payload.startswith(b"[")
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+async def test_rows_that_the_table_refuses(database: Database, count: int) -> None:
+    async with store_on(database) as store:
+        query(database, "ALTER TABLE sensor_readings ADD CONSTRAINT sane CHECK (temperature < 1000)")
+        bad = [{"recorded_at": at(100 + n), "temperature": 2000} for n in range(3)]
+        store.batch(*readings(count), *bad, {"recorded_at": at(200), "rpm": 1})
+        assert verdicts(await store.commit()) == (count + 1, 0, 0, 3)
+        assert {reason for _, reason, _ in store.quarantined()} == {"refused"}
+        assert store.latest() == {"at": 200.0, "temperature": count - 1, "rpm": 1}
+        # The next ones are stored as if nothing had been.
+        assert verdicts(await store.store({"recorded_at": at(201), "rpm": 2})) == (1, 0, 0, 0)
+
+
+async def test_everything_is_refused(database: Database) -> None:
+    async with store_on(database) as store:
+        query(database, "ALTER TABLE sensor_readings ADD CONSTRAINT never CHECK (false) NOT VALID")
+        assert verdicts(await store.store(*readings(5))) == (0, 0, 0, 5)
+        assert query(database, "SELECT count(*) FROM device_latest") == [(0,)]
+
+
+# Errors that are nobody's fault
+
+
+async def test_the_connection_is_killed(database: Database) -> None:
+    async with store_on(database) as store:
+        batch = store.batch(*readings(MANY), b"bad")
+        query(database, "SELECT pg_terminate_backend(%s)", store.connection.info.backend_pid)
+        with pytest.raises(LeadershipLost):
+            await store.writer.commit(batch)
+        with pytest.raises(LeadershipLost):
+            await store.writer.ping()
+        with pytest.raises(LeadershipLost):
+            await store.writer.commit(batch)
+    async with store_on(database) as other:
+        other.writer._registry = store.registry
+        assert verdicts(await other.writer.commit(batch)) == (MANY, 0, 0, 1)
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+async def test_a_lock_is_waited_for_and_tried_again(database: Database, count: int) -> None:
+    async with store_on(database) as store:
+        await store.store({"recorded_at": at(-1), "temperature": 0})
+        await store.connection.execute("SET lock_timeout = '50ms'")
+        batch = store.batch(*readings(count), b"bad", {"recorded_at": at(-1), "temperature": 9})
+        with psycopg.connect(database.admin) as blocker:
+            blocker.execute("SELECT FROM devices FOR UPDATE")
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    await store.writer.commit(batch)
+            assert query(database, "SELECT count(*) FROM sensor_readings") == [(1,)]
+            assert store.quarantined() == []
+        assert verdicts(await store.writer.commit(batch)) == (count, 0, 0, 2)
+        assert [reason for _, reason, _ in store.quarantined()] == ["malformed", "conflict"]
+
+
+async def test_a_statement_that_takes_too_long(database: Database) -> None:
+    async with store_on(database, statement_timeout_s=0.2) as store:
+        batch = store.batch(*readings(3))
+        with psycopg.connect(database.admin) as blocker:
+            blocker.execute("LOCK TABLE sensor_readings")
+            with pytest.raises(DatabaseUnavailable):
+                await store.writer.commit(batch)
+        assert verdicts(await store.writer.commit(batch)) == (3, 0, 0, 0)
+
+
+async def test_a_read_only_server_is_waited_for(database: Database) -> None:
+    async with store_on(database) as store:
+        await store.connection.execute("SET default_transaction_read_only = on")
+        batch = store.batch(*readings(MANY))
+        with pytest.raises(DatabaseUnavailable):
+            await store.writer.commit(batch)
+        await store.connection.execute("SET default_transaction_read_only = off")
+        assert verdicts(await store.writer.commit(batch)) == (MANY, 0, 0, 0)
