@@ -73,7 +73,7 @@ class Batch:
         for device, boot in self.streams:
             key, stream = (device.id, boot), device.streams[boot]
             if key not in self.sequences:
-                self.sequences[key] = Stream(stream.last, list(stream.missing))
+                self.sequences[key] = stream.copy()
 
 
 def quarantined_from(

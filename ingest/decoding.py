@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 
-import msgspec
-
 from config.settings import IngestSettings
 from ingest import payload as payloads
 from ingest.clocks import NO_CLOCK_BEFORE, BadTime, TimeWindow, read_time
 from ingest.layouts import Layout, unwrap
-from ingest.reading import METRICS, Extra, Reason, Rejected, Sample, Wire
+from ingest.reading import METRICS, Extra, Reason, Rejected, Sample
 
 MAX_DEPTH = 4
 FLATTEN_DEPTH = 2
@@ -29,10 +27,6 @@ DEVICE_TIME = "device_recorded_at"
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:-")
 _COLUMNS = frozenset(METRICS)
 
-WireErrors = (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-decode_wire = msgspec.json.Decoder(Wire | list[Wire]).decode
-"""Typed decoding of the common shape; raises one of `WireErrors` for any other."""
-
 
 @dataclass(slots=True)
 class Decoded:
@@ -40,6 +34,8 @@ class Decoded:
 
     samples: list[Sample] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    refused_sequences: list[tuple[str | None, int]] = field(default_factory=list)
+    """Boot and seq of rejected readings: they arrived, and must not look lost."""
     ignored: int = 0
     clock_unset: bool = False
     clock_ahead: bool = False
@@ -118,6 +114,16 @@ class _Message:
             self._add_one(item, named, raw, index)
         except (_Unfit, BadTime) as error:
             self.decoded.rejected.append(Rejected(error.reason, str(error), raw))
+            self._note_sequence(item)
+
+    def _note_sequence(self, item: Any) -> None:
+        if isinstance(item, dict):
+            try:
+                seq, boot = _seq(item), _boot_id(item)
+            except _Unfit:
+                return
+            if seq is not None:
+                self.decoded.refused_sequences.append((boot, seq))
 
     def place_unset(self, received_at: datetime) -> None:
         """Readings of a device without a clock: their spacing is kept, the newest is now."""

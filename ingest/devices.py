@@ -100,5 +100,5 @@ def _zone(row: DeviceRow) -> tzinfo | None:
     try:
         return ZoneInfo(row.timezone) if row.timezone else None
     except (LookupError, ValueError, OSError):  # unknown; not a key; the name of a directory of zones
-        log.warning("timezone_unknown", device=row.name, timezone=row.timezone, next="factoryd device edit --timezone")
+        log.warning("timezone_ignored", device=row.name, timezone=row.timezone, next="factoryd device edit --timezone")
         return None

@@ -24,7 +24,7 @@ class FloodGate:
     def admits(self, quarantined: Quarantined) -> bool:
         """Counts one, and tells whether it may be kept with its bytes."""
         hour = hour_of(quarantined.received_at)
-        if hour != self._hour:
+        if self._hour is None or hour > self._hour:  # a replay's older hour counts to the present one
             self._hour = hour
             self._counts.clear()
         name = quarantined.device or quarantined.topic
@@ -32,6 +32,12 @@ class FloodGate:
             name = ""
         self._counts[name] = self._counts.get(name, 0) + 1
         return self._counts[name] <= self._limit
+
+    def takes_back(self, quarantined: Quarantined) -> None:
+        """Uncounts one: the transaction that would have kept it failed, and will be tried again."""
+        name = quarantined.device or quarantined.topic
+        name = name if name in self._counts else ""
+        self._counts[name] = max(0, self._counts.get(name, 0) - 1)
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class Refusals:
     gate: FloodGate
     kept: list[Quarantined] = field(default_factory=list)
     floods: dict[tuple[str | None, Reason, datetime], Flood] = field(default_factory=dict)
+    _since_copy: list[Quarantined] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.kept) + self.flooded
@@ -60,6 +67,7 @@ class Refusals:
 
     def add(self, quarantined: Quarantined) -> None:
         """Keeps one reading with its bytes, or counts it if its device floods us."""
+        self._since_copy.append(quarantined)
         if self.gate.admits(quarantined):
             self.kept.append(quarantined)
             return
@@ -69,7 +77,12 @@ class Refusals:
 
     def copy(self) -> "Refusals":
         """Returns a copy that can grow without this one: a failed transaction must leave no trace."""
-        return replace(self, kept=list(self.kept), floods=dict(self.floods))
+        return replace(self, kept=list(self.kept), floods=dict(self.floods), _since_copy=[])
+
+    def undo(self) -> None:
+        """Takes back what was added since `copy`, as far as the gate is concerned."""
+        for quarantined in self._since_copy:
+            self.gate.takes_back(quarantined)
 
 
 def hour_of(moment: datetime) -> datetime:

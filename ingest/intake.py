@@ -9,28 +9,25 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from config.settings import IngestSettings, RetentionSettings
+from ingest.arrivals import Arrivals, Noted
 from ingest.batch import Batch, Origin, Part, Stranger, merge_latest, quarantined_from, quarantined_row
-from ingest.clocks import NO_CLOCK_BEFORE, BadTime, TimeWindow, epoch_time
-from ingest.decoding import MAX_SEQ, WireErrors, decode, decode_wire, is_boot_id
+from ingest.clocks import TimeWindow
+from ingest.decoding import decode
 from ingest.devices import Device, Registry
 from ingest.flood import FloodGate, Refusals
 from ingest.layouts import NATIVE
-from ingest.metrics import IngestMetrics
+from ingest.metrics import CLOCK_FAULTS, IngestMetrics
 from ingest.reading import Extra, Reading, Reason, Sample, Wire
 from ingest.routes import Routes
-from ingest.sequences import Arrival, note_without_boot
+from ingest.sequences import Arrival
+from ingest.wire import LongWay, WireErrors, decode_wire, stated_time
 from mqtt.receiver import Deliveries
 from mqtt.session import Publish
 from mqtt.topics import is_device_id
 
 _make = tuple.__new__
 
-Noted = dict[tuple[str | None, int], Arrival]
-"""What the sequence numbers of one message told, by boot and seq: several readings may share one."""
-
-
-class _LongWay(Exception):
-    """This message needs the rules of `decode`."""
+_LONG_WAY = (*WireErrors, LongWay)
 
 
 class Intake:
@@ -50,6 +47,7 @@ class Intake:
         self._registry = registry
         self._routes = routes
         self._metrics = metrics
+        self._arrivals = Arrivals(metrics)
         self._gate = FloodGate(settings.quarantine_per_device_hour)
         self._direct: dict[str, Device] = {}
         self.waiting: deque[Batch] = deque()
@@ -88,8 +86,10 @@ class Intake:
             try:
                 wire = decode_wire(payload)
                 if type(wire) is Wire:
-                    stated = _stated(wire, window)
-                    if wire.seq is None or not self._is_repetition(batch, device, wire, None, dated=stated is not None):
+                    stated = stated_time(wire, window)
+                    if wire.seq is None or not self._arrivals.is_repetition(
+                        batch, device, wire, None, dated=stated is not None
+                    ):
                         self._store(batch, device, wire, stated, received_at, None, publish)
                 else:
                     self._take_wires(batch, device, wire, publish, received_at, window)
@@ -134,11 +134,11 @@ class Intake:
         self, batch: Batch, device: Device, wires: list[Wire], publish: Publish, received_at: datetime, window: TimeWindow
     ) -> None:
         if not 0 < len(wires) <= self._settings.max_readings_per_message:
-            raise _LongWay
-        stated = [_stated(wire, window) for wire in wires]  # all are checked before the first is stored
+            raise LongWay
+        stated = [stated_time(wire, window) for wire in wires]  # all are checked before the first is stored
         noted: Noted = {}
         for place, wire in enumerate(wires):
-            if not self._is_repetition(batch, device, wire, noted, dated=stated[place] is not None):
+            if not self._arrivals.is_repetition(batch, device, wire, noted, dated=stated[place] is not None):
                 self._store(batch, device, wire, stated[place], received_at, None, Part(publish, place))
 
     def _take_long(
@@ -194,8 +194,13 @@ class Intake:
             batch.refused.add(quarantined_from(publish, received_at, named, rejected.reason, rejected.detail, rejected.payload))
         self._store_samples(batch, device, route.device, decoded.samples, publish, received_at, replayed=replayed)
         if device is not None:
+            for boot, seq in decoded.refused_sequences:
+                self._arrivals.note(batch, device, boot, seq, None)
             dated = any(sample.recorded_at is not None for sample in decoded.samples)
-            self._flag(batch, device, publish, unset=decoded.clock_unset, ahead=decoded.clock_ahead, dated=dated)
+            clock = "unset" if decoded.clock_unset else "ahead" if decoded.clock_ahead else "ok" if dated else device.clock
+            if any(rejected.reason is Reason.NAIVE_TIMESTAMP for rejected in decoded.rejected):
+                clock = "naive"
+            self._flag(batch, device, clock, qos0=publish.packet_id is None)
             if route.layout is NATIVE and not device.retired and device.clock == "ok":
                 self._direct[publish.topic] = device  # a device with a wrong clock stays on the long way until it is mended
             else:
@@ -224,9 +229,9 @@ class Intake:
                 continue
             if replayed and sample.seq is not None:
                 if sample.boot_id is not None:
-                    self._arrival(batch, owner, sample, noted)
+                    self._arrivals.note(batch, owner, sample.boot_id, sample.seq, noted)
                 noted[sample.boot_id, sample.seq] = Arrival.LATE  # it may have been noted when it was quarantined
-            if self._is_repetition(batch, owner, sample, noted, dated=sample.recorded_at is not None):
+            if self._arrivals.is_repetition(batch, owner, sample, noted, dated=sample.recorded_at is not None):
                 continue
             recorded_at = sample.recorded_at
             if sample.before is not None:
@@ -284,75 +289,11 @@ class Intake:
                 prior = batch.latest.get(number)
                 batch.latest[number] = reading if prior is None else merge_latest(prior, reading)
 
-    def _is_repetition(self, batch: Batch, device: Device, wire: Wire | Sample, noted: Noted | None, *, dated: bool) -> bool:
-        """Notes the sequence number; tells whether a reading without a time of its own has come before."""
-        if wire.seq is None:
-            return False
-        if self._arrival(batch, device, wire, noted) is not Arrival.REPEATED or dated or wire.boot_id is None:
-            return False
-        batch.duplicates += 1
-        batch.heard.add(device.id)
-        return True
-
-    def _arrival(self, batch: Batch, device: Device, wire: Wire | Sample, noted: Noted | None) -> Arrival:
-        """Notes the sequence number, once per message that carries it."""
-        boot, seq = wire.boot_id, wire.seq
-        assert seq is not None
-        if noted is not None and (boot, seq) in noted:
-            return noted[boot, seq]
-        stream = device.streams.get(boot or "")
-        batch.streams.add((device, boot or ""))
-        if stream is None:
-            device.begin_stream(boot or "", seq)
-            arrival = Arrival.NEW
-        else:
-            last = stream.last
-            arrival = stream.note(seq) if boot is not None else note_without_boot(stream, seq)
-            if seq > last + 1:
-                self._metrics.missing.inc(seq - last - 1)
-            elif arrival is Arrival.LATE:
-                self._metrics.filled.inc()
-        if noted is not None:
-            noted[boot, seq] = arrival
-        return arrival
-
-    def _flag(self, batch: Batch, device: Device, publish: Publish, *, unset: bool, ahead: bool, dated: bool) -> None:
-        """Marks what an operator should know of a device: QoS 0, a clock that is not set or ahead."""
-        clock = "unset" if unset else "ahead" if ahead else "ok" if dated else device.clock
-        if unset or ahead:
+    def _flag(self, batch: Batch, device: Device, clock: str, *, qos0: bool) -> None:
+        """Marks what an operator should know of a device: QoS 0, a clock that is not set, ahead or without zone."""
+        if clock in CLOCK_FAULTS:
             self._metrics.clock.labels(clock).inc()
-        if clock != device.clock or (publish.packet_id is None and not device.qos0_seen):
+        if clock != device.clock or (qos0 and not device.qos0_seen):
             device.clock = clock
-            device.qos0_seen = device.qos0_seen or publish.packet_id is None
+            device.qos0_seen = device.qos0_seen or qos0
             batch.flagged.add(device)
-
-
-_LONG_WAY = (*WireErrors, _LongWay)
-
-
-def _stated(wire: Wire, window: TimeWindow) -> datetime | None:
-    """Returns the time a reading states, checked; None if it states none. Raises _LongWay for all that is unusual."""
-    if wire.seq is not None and not 0 <= wire.seq <= MAX_SEQ:
-        raise _LongWay
-    if wire.boot_id is not None and not is_boot_id(wire.boot_id):
-        raise _LongWay
-    if (
-        wire.temperature is None
-        and wire.humidity is None
-        and wire.pressure is None
-        and wire.vibration is None
-        and wire.power_consumption is None
-        and wire.rpm is None
-    ):
-        raise _LongWay
-    stated = wire.recorded_at
-    if stated is None:
-        return None
-    if not isinstance(stated, datetime):
-        try:
-            stated = epoch_time(stated)
-        except BadTime as error:
-            raise _LongWay from error
-    if window.oldest <= stated <= window.newest and stated >= NO_CLOCK_BEFORE:
-        return stated
-    raise _LongWay

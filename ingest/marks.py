@@ -79,5 +79,5 @@ class Marks:
                     await self._wanted.wait()
             except TimeoutError:
                 if self.reached < self._sent:
-                    log.warning("mark_not_back", topic=self.topic, after_s=RESEND_S, next="check our access to it")
+                    log.warning("mark_missed", topic=self.topic, after_s=RESEND_S, next="check our access to it")
                     return

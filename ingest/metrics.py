@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.reading import Reason, Verdict
 
+CLOCK_FAULTS = ("unset", "ahead", "naive")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -48,5 +49,5 @@ class IngestMetrics:
             self.readings.labels(verdict.value)
         for reason in Reason:
             self.quarantined.labels(reason.value)
-        for fault in ("unset", "ahead"):
+        for fault in CLOCK_FAULTS:
             self.clock.labels(fault)

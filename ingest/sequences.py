@@ -28,6 +28,16 @@ class Stream:
 
     last: int
     missing: list[tuple[int, int]] = field(default_factory=list)
+    first: int = -1
+    """The lowest number seen; -1 = the same as `last`, for a stream that begins. What came before it may still come."""
+
+    def __post_init__(self) -> None:
+        if self.first < 0:
+            self.first = self.last
+
+    def copy(self) -> "Stream":
+        """Returns the stream as it is now."""
+        return Stream(self.last, list(self.missing), self.first)
 
     @property
     def missing_count(self) -> int:
@@ -41,7 +51,16 @@ class Stream:
                 self._add_gap(self.last + 1, seq)
             self.last = seq
             return Arrival.NEW
+        if seq < self.first:
+            self._extend_back(seq)
+            return Arrival.LATE
         return self._fill(seq)
+
+    def _extend_back(self, seq: int) -> None:
+        if seq + 1 < self.first:
+            self.missing.insert(0, (seq + 1, self.first))
+            self._limit()
+        self.first = seq
 
     def _add_gap(self, start: int, end: int) -> None:
         self.missing.append((start, end))
@@ -65,6 +84,6 @@ class Stream:
 def note_without_boot(stream: Stream, seq: int) -> Arrival:
     """Records an arrival of a device that sends no `boot_id`: a step back to 0 or 1 is a restart, and begins anew."""
     if seq <= 1 and seq < stream.last:
-        stream.last, stream.missing = seq, []
+        stream.last, stream.missing, stream.first = seq, [], seq
         return Arrival.NEW
     return stream.note(seq)

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 READ_BUFFER_BYTES = 256 * 1024
 CONNECT_TIMEOUT_S = 10.0
 TAKEN_OVER_S = 5.0
+GOODBYE_S = 1.0
 
 
 class BrokerUnavailable(ConnectionError):
@@ -80,6 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
         self.paused = False
+        self._gone: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: says CONNECT."""
@@ -94,6 +96,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the event loop after each read: whole packets leave the buffer, the rest stays for the next read."""
+        if self.closed.done():  # we have said DISCONNECT: what still comes is delivered again
+            self._filled = 0
+            return
         self.heard_at = self._loop_time()
         filled = self._filled + nbytes
         try:
@@ -111,6 +116,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop when the socket is gone."""
         self._transport = None
+        self._gone.set_result(None)
         self._end(f"connection lost: {exc}" if exc else "connection closed by the broker")
 
     def acknowledge(self, publishes: Sequence[Publish]) -> None:
@@ -137,11 +143,21 @@ class Connection(asyncio.BufferedProtocol):
             self.heard_at = self._loop_time()
             self._transport.resume_reading()
 
-    def disconnect(self) -> None:
-        """Says DISCONNECT, keeping the session and the subscriptions at the broker, and closes."""
+    async def disconnect(self) -> None:
+        """Says DISCONNECT, keeping the session and the subscriptions at the broker, and waits for the broker to close.
+
+        Closing first could cost the acknowledgements just written: what the broker has not read when the same client id
+        connects anew is thrown away.
+        """
+        self._end("disconnected")
+        if self._transport is None:
+            return
         self._session.disconnect()
         self._flush()
-        self.close("disconnected")
+        self._transport.resume_reading()
+        await asyncio.wait({self._gone}, timeout=GOODBYE_S)
+        if not self._gone.done():
+            self._transport.abort()
 
     def close(self, reason: str) -> None:
         """Closes the socket after what is written has left."""
@@ -272,7 +288,7 @@ class Receiver:
             self.ready.clear()
             self._metrics.connected.labels(self.name).set(0)
             self._connection = None
-            connection.disconnect()
+            await connection.disconnect()
 
     def _set_ready(self, connection: Connection) -> None:
         if connection is self._connection and not connection.subscribed.cancelled():

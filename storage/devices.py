@@ -16,11 +16,11 @@ SELECT = """
     FROM devices d LEFT JOIN device_latest l ON l.device_id = d.id"""
 
 SEQUENCES = """
-    SELECT s.device_id, s.boot_id, s.last_seq, array_agg(lower(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL),
+    SELECT s.device_id, s.boot_id, s.first_seq, s.last_seq, array_agg(lower(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL),
         array_agg(upper(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL)
     FROM device_sequences s LEFT JOIN LATERAL unnest(s.missing) AS r ON true
     WHERE %s::int8[] IS NULL OR s.device_id = ANY(%s)
-    GROUP BY s.device_id, s.boot_id, s.last_seq, s.updated_at ORDER BY s.updated_at DESC"""
+    GROUP BY s.device_id, s.boot_id, s.first_seq, s.last_seq, s.updated_at ORDER BY s.updated_at DESC"""
 
 REGISTER = """
     INSERT INTO devices (device_id, name, type, location) SELECT n, n, 'unknown', '' FROM unnest(%s::text[]) AS n
@@ -64,9 +64,9 @@ class DeviceStore:
 
 async def _with_streams(connection: Connection, rows: Iterable[TupleRow], ids: list[int] | None) -> list[DeviceRow]:
     streams: dict[int, list[tuple[str, Stream]]] = {}
-    for device, boot, last, lows, highs in await (await connection.execute(SEQUENCES, [ids, ids])).fetchall():
+    for device, boot, first, last, lows, highs in await (await connection.execute(SEQUENCES, [ids, ids])).fetchall():
         missing = list(zip(lows or [], highs or [], strict=True))
         boots = streams.setdefault(device, [])
         if len(boots) < MAX_STREAMS:
-            boots.insert(0, (boot, Stream(last, missing)))  # the last used last
+            boots.insert(0, (boot, Stream(last, missing, first)))  # the last used last
     return [replace(DeviceRow(*row), streams=tuple(streams.get(row[0], ()))) for row in rows]

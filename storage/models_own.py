@@ -33,6 +33,7 @@ class DeviceSequence(Base):
 
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id"), primary_key=True, autoincrement=False)
     boot_id: Mapped[str] = mapped_column(primary_key=True, server_default="")
+    first_seq: Mapped[int]
     last_seq: Mapped[int]
     missing: Mapped[Any] = mapped_column(INT8MULTIRANGE, server_default="{}")
     updated_at: Mapped[Created]

@@ -47,6 +47,9 @@ class Committed:
     refused: Refusals
 
 
+Commit = Callable[[Batch, Refusals], Awaitable[Committed]]
+
+
 @dataclass(slots=True)
 class _Careful:
     """What the row by row way found."""
@@ -91,21 +94,23 @@ class ReadingWriter:
         except psycopg.Error as error:
             raise LeadershipLost(f"the writer's connection is gone: {one_line(error)}") from error
 
-    async def _attempt(self, commit: Callable[[Batch], Awaitable[Committed]], batch: Batch) -> Committed:
+    async def _attempt(self, commit: Commit, batch: Batch) -> Committed:
+        refused = batch.refused.copy()
         with translated("committing a batch"):
             try:
-                return await commit(batch)
+                return await commit(batch, refused)
             except psycopg.Error as error:
+                refused.undo()
                 if self._connection.closed or self._connection.broken:
                     raise LeadershipLost(f"the connection was lost while committing: {one_line(error)}") from error
                 await self._connection.rollback()
                 raise
 
-    async def _commit_fast(self, batch: Batch) -> Committed:
+    async def _commit_fast(self, batch: Batch, refused: Refusals) -> Committed:
         if _is_plain(batch):
             await self._connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
-            return Committed(len(batch.fresh), 0, batch.duplicates, batch.refused)
-        connection, refused, outcome = self._connection, batch.refused.copy(), Upserted()
+            return Committed(len(batch.fresh), 0, batch.duplicates, refused)
+        connection, outcome = self._connection, Upserted()
         begun = len(batch.fresh) > SMALL_BATCH or bool(batch.rest)
         if len(batch.fresh) > SMALL_BATCH:
             await self._copy(batch.fresh)
@@ -146,10 +151,10 @@ class ReadingWriter:
         if self._skip_key_check:
             await self._connection.execute("SET LOCAL session_replication_role = origin")
 
-    async def _commit_carefully(self, batch: Batch) -> Committed:
+    async def _commit_carefully(self, batch: Batch, refused: Refusals) -> Committed:
         """A row can never fit: find it by halving, quarantine it, keep its neighbours."""
         readings, origins = batch.fresh + batch.rest, batch.fresh_origins + batch.rest_origins
-        refused, careful = batch.refused.copy(), _Careful()
+        careful = _Careful()
         await self._connection.execute("BEGIN")
         await self._insert_halves(readings, 0, careful)
         for place in careful.upserted.conflicts:

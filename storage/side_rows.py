@@ -30,11 +30,12 @@ LATEST = f"""
     SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for kind in TYPES)}) {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
 
 SEQUENCES = """
-    INSERT INTO device_sequences AS s (device_id, boot_id, last_seq, missing)
-    SELECT d, b, l, m::int8multirange FROM unnest(%s::int8[], %s::text[], %s::int8[], %s::text[]) AS t (d, b, l, m)
+    INSERT INTO device_sequences AS s (device_id, boot_id, first_seq, last_seq, missing)
+    SELECT d, b, f, l, m::int8multirange
+    FROM unnest(%s::int8[], %s::text[], %s::int8[], %s::int8[], %s::text[]) AS t (d, b, f, l, m)
     JOIN devices ON devices.id = d -- a device that was deleted must not stop its neighbours
     ON CONFLICT (device_id, boot_id) DO UPDATE
-        SET last_seq = excluded.last_seq, missing = excluded.missing, updated_at = now()"""
+        SET first_seq = excluded.first_seq, last_seq = excluded.last_seq, missing = excluded.missing, updated_at = now()"""
 
 FLAGS = """
     UPDATE devices SET clock = t.clock, qos0_seen = t.qos0
@@ -62,7 +63,10 @@ async def write_side_rows(connection: Connection, batch: Batch, latest: Collecti
         await connection.execute(LATEST, column_arrays(ordered))
     batch.close()
     if batch.sequences:
-        rows = [(*key, stream.last, _multirange(stream)) for key, stream in sorted(batch.sequences.items(), key=itemgetter(0))]
+        rows = [
+            (*key, stream.first, stream.last, _multirange(stream))
+            for key, stream in sorted(batch.sequences.items(), key=itemgetter(0))
+        ]
         await connection.execute(SEQUENCES, _columns(rows))
     if batch.flagged:
         await connection.execute(FLAGS, _columns([(device.id, device.clock, device.qos0_seen) for device in batch.flagged]))

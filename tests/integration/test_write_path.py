@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.batch import Batch
+from ingest.flood import Refusals
 from ingest.merging import merged
 from ingest.reading import METRICS, Reading
 from storage.readings import SMALL_BATCH
@@ -119,7 +120,7 @@ async def test_repetitions_inside_one_batch(database: Database, more: int) -> No
         assert store.latest() == {"at": 1.0, "temperature": 1, "rpm": 5, "humidity": 3}
 
 
-async def unwanted(batch: Batch) -> Any:
+async def unwanted(batch: Batch, refused: Refusals) -> Any:
     raise AssertionError(f"the careful way was taken for {batch.readings} readings")
 
 

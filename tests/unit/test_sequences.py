@@ -80,3 +80,13 @@ def test_without_boot_the_rest_is_a_stream() -> None:
     assert note_without_boot(stream, 12) is Arrival.NEW
     assert note_without_boot(stream, 11) is Arrival.LATE
     assert note_without_boot(stream, 12) is Arrival.REPEATED
+
+
+def test_a_number_before_the_first_is_late_and_not_repeated() -> None:
+    """The daemon may meet a stream in its middle; dropping what came before would lose readings."""
+    stream = Stream(5)
+    assert stream.note(2) is Arrival.LATE
+    assert (stream.first, stream.missing) == (2, [(3, 5)])
+    assert stream.note(4) is Arrival.LATE
+    assert stream.note(2) is Arrival.REPEATED
+    assert stream.missing == [(3, 4)]

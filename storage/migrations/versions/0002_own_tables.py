@@ -26,6 +26,7 @@ COMMENT ON COLUMN device_latest.power_consumption IS 'W';
 CREATE TABLE device_sequences (
     device_id bigint NOT NULL REFERENCES devices,
     boot_id text NOT NULL DEFAULT '',
+    first_seq bigint NOT NULL,
     last_seq bigint NOT NULL,
     missing int8multirange NOT NULL DEFAULT '{}',
     updated_at timestamptz NOT NULL DEFAULT now(),
