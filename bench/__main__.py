@@ -45,13 +45,20 @@ class Bench:
         )
 
     async def drain(self) -> None:
-        """A queue drained beside raw binary COPY of the same rows."""
-        await self._pair(
-            "drain",
-            lambda: measures.drain_product(self.ground, self.count),
-            lambda: measures.raw_copy(self.ground),
-            goal=0.5,
-        )
+        """A queue drained, beside raw binary COPY of the same rows, and beside a null subscriber: the broker's own limit."""
+        ours, copies, nulls = [], [], []
+        for number in range(self.pairs):
+            ours.append(await measures.drain_product(self.ground, self.count))
+            copies.append(await measures.raw_copy(self.ground))
+            nulls.append(await measures.drain_null(self.ground, self.count))
+            rates = f"{ours[-1]['rate']:,.0f}/s beside COPY {copies[-1]['rate']:,.0f}/s, null {nulls[-1]['rate']:,.0f}/s"
+            print(f"  drain {number + 1}/{self.pairs}: {rates}", flush=True)
+        self._keep("drain", ours, copies)
+        to_copy = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, copies, strict=True))
+        to_null = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, nulls, strict=True))
+        self.results["drain"] |= {"ratio": to_copy, "goal": 0.5, "ratio_to_null": to_null, "null_runs": nulls}
+        self.results["drain"]["null"] = _medians(nulls)
+        self.results["drain"]["reached"] = to_copy >= 0.5
 
     async def duplicates(self) -> None:
         """1 % repetitions beside none."""
@@ -120,9 +127,10 @@ def show(results: dict[str, dict[str, object]]) -> None:
     """Prints what a person wants to know."""
     for name, result in results.items():
         print(f"\n{name}: {'reached' if result.get('reached', True) else 'MISSED'}  goal {result.get('goal', '-')}")
-        if "ratio" in result:
-            print(f"  ratio      {result['ratio']:.2f}")
-        for side in ("factoryd", "yardstick"):
+        for ratio in ("ratio", "ratio_to_null"):
+            if ratio in result:
+                print(f"  {ratio:<10} {result[ratio]:.2f}")
+        for side in ("factoryd", "yardstick", "null"):
             figures = result.get(side)
             if isinstance(figures, dict):
                 print(f"  {side:<10} " + "  ".join(f"{key} {value:,.2f}" for key, value in figures.items()))
@@ -131,7 +139,7 @@ def show(results: dict[str, dict[str, object]]) -> None:
 async def run(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Runs the chosen measurements on fresh servers."""
     with tempfile.TemporaryDirectory(prefix="factoryd-bench-") as directory:
-        async with prepared(Path(directory)) as ground:
+        async with prepared(Path(directory), options.postgres) as ground:
             bench = Bench(ground, options.pairs, options.count)
             for name in options.only.split(","):
                 print(f"{name}: {getattr(bench, name).__doc__}", flush=True)
@@ -145,6 +153,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--count", type=int, default=500_000, help="messages of the drain")
     parser.add_argument("--only", default="live,drain,duplicates,batches,latency,memory")
+    parser.add_argument("--postgres", type=Path, help="directory of PostgreSQL's programs, to measure another version")
     parser.add_argument("--json", type=Path, help="also write every figure here")
     options = parser.parse_args()
     results = asyncio.run(run(options))

@@ -172,9 +172,9 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> subpro
 
 
 @asynccontextmanager
-async def prepared(directory: Path) -> AsyncIterator[Ground]:
+async def prepared(directory: Path, postgres_bin_dir: Path | None = None) -> AsyncIterator[Ground]:
     """Starts the services and registers the fleet."""
-    async with EmbeddedServices(directory / "services") as services:
+    async with EmbeddedServices(directory / "services", postgres_bin_dir=postgres_bin_dir) as services:
         await _remember_commit_times(services)
         ground = Ground(directory, services, services.urls.http_port)
         names = ",".join(f"('{device(number)}','bench','press','bench')" for number in range(DEVICES))

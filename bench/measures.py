@@ -64,6 +64,15 @@ async def drain_product(ground: Ground, count: int, repeat_every: int = 0) -> Fi
     }
 
 
+async def drain_null(ground: Ground, count: int) -> Figures:
+    """The same queue → null subscriber: what the broker can give."""
+    await ground.publish("--count", str(count), "--start", next_start(ground, count))
+    subscriber = await ground.null_subscriber(count)
+    output, _ = await subscriber.communicate()
+    end = json.loads(output)
+    return {"rate": count / (end["ended"] - end["connected"]), "cpu_us": end["cpu"] / count * 1e6}
+
+
 async def raw_copy(ground: Ground) -> Figures:
     """The rows that the run before has stored, by COPY alone."""
     rows = await asyncio.to_thread(yardsticks.stored_rows, ground.owner_url)

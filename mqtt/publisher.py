@@ -5,6 +5,7 @@ Also our own birth and will on {root}/daemon/{instance}. Nothing is queued here:
 """
 
 import asyncio
+import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,7 @@ from mqtt.metrics import PublisherMetrics
 from mqtt.receiver import BrokerUnavailable, tls_context
 
 log = structlog.get_logger(__name__)
+logging.getLogger("mqtt").setLevel(logging.NOTSET)  # aiomqtt calls its logger so, raises its level, and would silence this room
 
 MAX_IN_FLIGHT = 20
 """Unacknowledged messages: mosquitto's own default, so that no broker has reason to refuse."""

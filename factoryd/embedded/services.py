@@ -90,6 +90,7 @@ class EmbeddedServices:
         database_url: str | None = None,
         owner_url: str | None = None,
         mqtt_url: str | None = None,
+        postgres_bin_dir: Path | None = None,
     ) -> None:
         """Prepares nothing yet.
 
@@ -104,13 +105,14 @@ class EmbeddedServices:
             database_url: given, no PostgreSQL is started, and the given one's schema is left alone.
             owner_url: belongs to database_url.
             mqtt_url: given, no broker is started.
+            postgres_bin_dir: where PostgreSQL's programs are; default: see `find_postgres`.
         """
         self._directory = directory.absolute()
         self._http_port = http_port
         self._days = readings_days, partitions_ahead_days
         self._given = database_url, owner_url, mqtt_url
         postgres_directory, mosquitto_directory = self._directory / "postgres", self._directory / "mosquitto"
-        self.postgres = None if database_url else EmbeddedPostgres(postgres_directory)
+        self.postgres = None if database_url else EmbeddedPostgres(postgres_directory, bin_dir=postgres_bin_dir)
         """The running PostgreSQL; None if a URL was given."""
         self.mosquitto = (
             None if mqtt_url else EmbeddedMosquitto(mosquitto_directory, devices_port=mqtt_port, root=root, sources=sources)

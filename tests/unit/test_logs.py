@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,10 @@ def _events(path: Path) -> Iterator[tuple[str, str]]:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=method), args=[first, *_]) if method in METHODS:
                 assert isinstance(first, ast.Constant), f"{path}:{node.lineno}: the event is not a constant"
                 yield str(first.value), f"{path}:{node.lineno}"
+
+
+def test_the_mqtt_room_is_heard() -> None:
+    """A library's logger has our room's name, and a level of its own."""
+    configure_logging(LogSettings(level="info"))
+    import_module("factoryd.daemon")
+    assert logging.getLogger("mqtt.receiver").isEnabledFor(logging.INFO)
