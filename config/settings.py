@@ -183,7 +183,12 @@ class IngestSettings(Section):
 class PresenceSettings(Section):
     """Who is online."""
 
-    write_interval_s: Seconds = Field(2.0, description="last_seen is written in batches this often.")
+    write_interval_s: Seconds = Field(2.0, description="Changes of status are written in batches this often.")
+    last_seen_interval_s: Seconds = Field(
+        15.0,
+        description="last_seen of a device whose status has not changed is written this often, spread evenly over the time: "
+        "so far may it lag in the database. An orderly end writes them all.",
+    )
     silent_intervals: float = Field(
         3.0, ge=1, description="A device is offline after this many of its own --interval without a message."
     )

@@ -7,7 +7,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 SEEING_LAG_S = 2.0
 """Presence judges nobody while messages wait longer than this: what a device said may still be among them."""
+CONTROL_WINDOW = 1_000
+"""Receive maximum of the control session: status messages are few, and the broker keeps those that wait."""
 
 
 class Metrics:
@@ -78,13 +80,21 @@ class Active:
         self._settings, self._health, self._pool, self._metrics = settings, health, pool, metrics
         self._devices = DeviceStore(pool)
         self._registry = Registry()
+        self._housekeeping = Housekeeping(settings, pool, clock, metrics.housekeeping)
         routes = Routes(settings.mqtt.root, settings.ingest.source)
         self._intake = Intake(settings.ingest, settings.retention, self._registry, routes, metrics.ingest)
         self.pipeline = Pipeline(
             settings.ingest,
             self._intake,
             self._registry,
-            ReadingWriter(connection, self._registry, skip_key_check=skip_key_check),
+            ReadingWriter(
+                connection,
+                self._registry,
+                skip_key_check=skip_key_check,
+                kept=timedelta(days=settings.retention.readings_days),
+                clock=clock,
+                on_missing_partition=self._housekeeping.hurry,
+            ),
             self._devices,
             metrics.ingest,
             clock,
@@ -116,7 +126,6 @@ class Active:
             {"devices": device_load(self._devices, self._registry, self._intake), "replay": self._replays.feed},
             metrics.caches,
         )
-        self._housekeeping = Housekeeping(settings, pool, clock, metrics.housekeeping)
         marks = Subscription(self._presence.marks_topic)
         status = Subscription(topics.status_filter(settings.mqtt.root), retained=True)
         self._telemetry = Receiver(
@@ -138,7 +147,9 @@ class Active:
             clock=clock,
             metrics=metrics.receiver,
             session_expected=f"{SESSION_SEEN}control" in state,
+            receive_maximum=min(CONTROL_WINDOW, settings.mqtt.receive_maximum),
         )
+        self._presence.hold(self._control)
         self.pipeline.source = self._telemetry
 
     @classmethod
@@ -215,10 +226,10 @@ class Active:
 
     async def _drain(self) -> None:
         """Nothing more comes in; what has come is stored and acknowledged."""
-        self._telemetry.pause()
-        self._control.pause()
+        self._telemetry.stop_reading()
+        self._control.stop_reading()
         await self.pipeline.drain()
-        await self._presence.write()
+        await self._presence.flush()
 
     def _watch_health(self, receiving: Sequence[asyncio.Task[None]]) -> None:
         health, limit = self._health, self._settings.http.ready_max_lag_s

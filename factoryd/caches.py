@@ -124,7 +124,7 @@ def device_load(store: DeviceStore, registry: Registry, intake: Intake) -> Load:
     """Returns what loads "devices": all rows first, then configuration is replaced in place. What is in flight stays."""
 
     async def load() -> None:
-        registry.load(await store.load_all())
+        registry.load(await store.load_configuration())
         intake.forget_routes()
 
     return load

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 
 import structlog
@@ -11,7 +12,7 @@ from config.settings import Settings
 from storage.database import Pool
 from storage.maintenance import SchemaError
 from storage.partitions import ensure_partitions, partition_days_ahead
-from storage.retention import delete_old_quarantine, partition_names
+from storage.retention import delete_old_quarantine, delete_old_sequences, partition_names
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Housekeeping:
         self._pool = pool
         self._clock = clock
         self._metrics = metrics
+        self._hurried = asyncio.Event()
 
     async def make_partitions(self) -> bool:
         """Makes the missing partitions, if we have the owner's URL, and counts those ahead; False: try again soon."""
@@ -85,19 +87,30 @@ class Housekeeping:
             done = await self.make_partitions()
             if cleaned != self._clock().date() and await self.delete_old():
                 cleaned = self._clock().date()
-            await asyncio.sleep(seconds_to_next(self._clock()) if done else RETRY_S)
+            self._hurried.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds_to_next(self._clock()) if done else RETRY_S):
+                    await self._hurried.wait()
+
+    def hurry(self) -> None:
+        """A partition is missed now."""
+        self._hurried.set()
 
     async def delete_old(self) -> bool:
-        """Deletes what is past retention.quarantine_days, in small transactions; False: try again later."""
+        """Deletes quarantined messages and sequences past their time, in small transactions; False: try again later."""
         before, total = self._clock() - timedelta(days=self._settings.retention.quarantine_days), 0
         try:
             while count := await delete_old_quarantine(self._pool, before, CHUNK):
                 total += count
                 self._metrics.deleted.inc(count)
                 await asyncio.sleep(CHUNK_PAUSE_S)
+            oldest = self._clock() - timedelta(days=self._settings.retention.readings_days)
+            streams = await delete_old_sequences(self._pool, oldest)
         except ConnectionError as error:
             log.warning("quarantine_not_deleted", error=str(error), deleted=total)
             return False
+        if streams:
+            log.info("sequences_deleted", count=streams)
         if total:
             log.info("quarantine_deleted", count=total, received_before=before.isoformat())
         return True

@@ -31,10 +31,9 @@ class Arrivals:
         """Notes the sequence number, once per message that carries it."""
         if noted is not None and (boot, seq) in noted:
             return noted[boot, seq]
-        stream = device.streams.get(boot or "")
-        batch.streams.add((device, boot or ""))
+        stream = device.stream(boot or "")
         if stream is None:
-            device.begin_stream(boot or "", seq)
+            stream = device.begin_stream(boot or "", seq)
             arrival = Arrival.NEW
         else:
             last = stream.last
@@ -43,6 +42,7 @@ class Arrivals:
                 self._metrics.missing.inc(seq - last - 1)
             elif arrival is Arrival.LATE:
                 self._metrics.filled.inc()
+        batch.note(device.id, boot or "", stream, seq)
         if noted is not None:
             noted[boot, seq] = arrival
         return arrival

@@ -49,7 +49,8 @@ class Batch:
     rest: list[Reading] = field(default_factory=list)
     rest_origins: list[Origin] = field(default_factory=list)
     latest: dict[int, Reading] = field(default_factory=dict)
-    streams: set[tuple[Device, str]] = field(default_factory=set)
+    streams: dict[tuple[int, str], Stream] = field(default_factory=dict)
+    """By device and boot: the live streams that this batch's messages belong to."""
     sequences: dict[tuple[int, str], Stream] = field(default_factory=dict)
     """By device and boot: the stream as it was after the last message of this batch."""
     flagged: set[Device] = field(default_factory=set)
@@ -61,6 +62,7 @@ class Batch:
     messages: int = 0
     payload_bytes: int = 0
     oldest: datetime | None = None
+    closed: bool = False
 
     @property
     def readings(self) -> int:
@@ -70,10 +72,20 @@ class Batch:
 
     def close(self) -> None:
         """Keeps the streams as they are: what later batches note must not be stored before what they hold is."""
-        for device, boot in self.streams:
-            key, stream = (device.id, boot), device.streams[boot]
+        for key, stream in self.streams.items():
             if key not in self.sequences:
                 self.sequences[key] = stream.copy()
+        self.closed = True
+
+    def note(self, device_id: int, boot: str, stream: Stream, seq: int) -> None:
+        """Told of a sequence number that a message of this batch carries, after the live stream has noted it."""
+        self.streams[device_id, boot] = stream
+        if self.closed:  # a stranger's message, decoded late: the live stream may be ahead of what this batch may store
+            kept = self.sequences.get((device_id, boot))
+            if kept is None:
+                self.sequences[device_id, boot] = stream.copy()
+            else:
+                kept.note(seq)
 
 
 def quarantined_from(

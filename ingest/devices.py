@@ -6,7 +6,7 @@ place, so that what is in flight keeps its device.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 16
 """Boots per device whose sequences are followed: a late message of an older boot is not worth more memory."""
+REPLAY_SPREAD = timedelta(seconds=1)
+"""Readings replayed this close together were received together."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -54,18 +56,35 @@ class Device:
     """No stored reading of this device is newer; what is newer can be copied without a conflict."""
     last_receipt: datetime = NEVER
     streams: dict[str, Stream] = field(default_factory=dict)
+    """By boot, the last used last."""
+    last_replay: datetime = NEVER
 
-    def begin_stream(self, boot: str, seq: int) -> None:
-        """Begins the sequence of a boot not seen before; the longest unused one makes room (its row stays stored)."""
+    def stream(self, boot: str) -> Stream | None:
+        """Returns the sequence of a boot, now the last used, or None if it is not followed."""
+        stream = self.streams.get(boot)
+        if stream is not None and len(self.streams) > 1:
+            self.streams[boot] = self.streams.pop(boot)
+        return stream
+
+    def begin_stream(self, boot: str, seq: int) -> Stream:
+        """Begins the sequence of a boot not followed so far; the longest unused one makes room (its row stays stored)."""
         if len(self.streams) >= MAX_STREAMS:
             del self.streams[next(iter(self.streams))]
-        self.streams[boot] = Stream(seq)
+        stream = self.streams[boot] = Stream(seq)
+        return stream
 
     def receipt_time(self, received_at: datetime) -> datetime:
         """Returns the time for a reading that states none: that of its receipt, strictly rising per device."""
         if received_at <= self.last_receipt:
             received_at = self.last_receipt + datetime.resolution
         self.last_receipt = received_at
+        return received_at
+
+    def replay_time(self, received_at: datetime) -> datetime:
+        """Returns the time for a replayed reading that states none: that of its first receipt; equal ones keep their order."""
+        if timedelta() <= self.last_replay - received_at < REPLAY_SPREAD:
+            received_at = self.last_replay + datetime.resolution
+        self.last_replay = received_at
         return received_at
 
 

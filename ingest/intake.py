@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
+import structlog
+
 from config.settings import IngestSettings, RetentionSettings
 from ingest.arrivals import Arrivals, Noted
 from ingest.batch import Batch, Origin, Part, Stranger, merge_latest, quarantined_from, quarantined_row
@@ -24,6 +26,8 @@ from ingest.wire import LongWay, WireErrors, decode_wire, stated_time
 from mqtt.receiver import Deliveries
 from mqtt.session import Publish
 from mqtt.topics import is_device_id
+
+log = structlog.get_logger(__name__)
 
 _make = tuple.__new__
 
@@ -64,6 +68,7 @@ class Intake:
         return (
             sum(batch.messages for batch in batches) >= self._settings.buffer_max_messages
             or sum(batch.payload_bytes for batch in batches) >= self._settings.buffer_max_bytes
+            or sum(batch.readings for batch in batches) >= 2 * self._settings.batch_max_readings
         )
 
     def take(self, deliveries: Deliveries) -> None:
@@ -141,7 +146,16 @@ class Intake:
             if not self._arrivals.is_repetition(batch, device, wire, noted, dated=stated[place] is not None):
                 self._store(batch, device, wire, stated[place], received_at, None, Part(publish, place))
 
-    def _take_long(
+    def _take_long(self, batch: Batch, publish: Publish, received_at: datetime, window: TimeWindow, **how: bool) -> None:
+        """The long way, with a net: a fault of ours in reading one message must not hold up all that come after it."""
+        try:
+            self._take_every_rule(batch, publish, received_at, window, **how)
+        except Exception as error:
+            log.exception("message_refused", topic=publish.topic, size=len(publish.payload))
+            detail = f"could not be read, and that is a fault of factoryd: {type(error).__name__}"
+            batch.refused.add(quarantined_from(publish, received_at, None, Reason.REFUSED, detail, publish.payload))
+
+    def _take_every_rule(
         self,
         batch: Batch,
         publish: Publish,
@@ -234,9 +248,12 @@ class Intake:
             if self._arrivals.is_repetition(batch, owner, sample, noted, dated=sample.recorded_at is not None):
                 continue
             recorded_at = sample.recorded_at
-            if sample.before is not None:
-                base = bases.get(owner) or bases.setdefault(owner, owner.receipt_time(received_at))
-                recorded_at = base - sample.before
+            if recorded_at is None:
+                place = owner.replay_time if replayed else owner.receipt_time
+                if sample.before is None:
+                    recorded_at = place(received_at)
+                else:
+                    recorded_at = (bases.get(owner) or bases.setdefault(owner, place(received_at))) - sample.before
             self._store(batch, owner, sample, recorded_at, received_at, sample.extra, origin)
 
     def _quarantine_stranger(

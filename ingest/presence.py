@@ -1,15 +1,14 @@
-"""Presence: which device is online. Applies the rules of `ingest.liveness` and writes what changed, in coalesced batches.
+"""Presence: which device is online. Applies the rules of `ingest.liveness`.
 
-Fed by the control receiver (`deliver`), by the pipeline after each commit (`heard_in`), and by time. Status messages are
-acknowledged after the write that contains them. No silence is judged while we are blind: broker or database away, the process
+Fed by the control receiver (`deliver`), by the pipeline after each commit (`heard_in`), and by time. What is to be stored
+goes to `ingest.presence_writing`, which acknowledges status messages after the write that contains them. No silence is judged while we are blind: broker or database away, the process
 halted, or a mark not yet back through both sessions; afterwards every device is granted a fresh interval.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Protocol
 
 import structlog
 
@@ -17,31 +16,21 @@ from config.settings import PresenceSettings
 from ingest.batch import Batch
 from ingest.births import BadReport, Status, read_report
 from ingest.devices import Device, Registry
-from ingest.liveness import FOREVER, Liveness, Outcome, PresenceRow, bury, find_silent, hear, note_report, restored
+from ingest.liveness import FOREVER, Liveness, Outcome, bury, find_silent, hear, note_report, restored
 from ingest.marks import CONTROL, TELEMETRY, Marks
+from ingest.pipeline import Backpressure
 from ingest.presence_metrics import PresenceMetrics
+from ingest.presence_writing import PresenceStore, PresenceWriting
 from mqtt import topics
-from mqtt.receiver import Deliveries, acknowledge_all
+from mqtt.receiver import Deliveries
 from mqtt.session import Publish
 
 log = structlog.get_logger(__name__)
 
-MOST_UNACKED = 1_000
-"""Status messages that wait for a write; beyond it the write does not wait for its interval."""
 HALT_S = 10.0
 """Time between two looks beyond their interval: the process, or the clock, stood still or leapt."""
-
-
-class PresenceStore(Protocol):
-    """Where presence is kept; raises ConnectionError for "try again"."""
-
-    async def load(self) -> Iterable[PresenceRow]:
-        """Returns every device."""
-        ...
-
-    async def save(self, rows: Sequence[PresenceRow]) -> None:
-        """Stores these rows in one transaction."""
-        ...
+MALFORMED_LOG_S = 60.0
+"""At most one log line about malformed status messages in this time."""
 
 
 class Presence:
@@ -68,13 +57,11 @@ class Presence:
         self._clock = clock
         self._metrics = metrics
         self._marks = Marks(topics.token(root, instance), publish, self._settle)
-        self._states: dict[int, Liveness] = {}
-        self._changed: set[int] = set()
+        self._writing = PresenceWriting(settings, store, metrics)
+        self._states = self._writing.states
         self._unsettled: dict[int, int] = {}
-        self._unacked: list[Deliveries] = []
-        self._due = asyncio.Event()
-        self._writing = asyncio.Lock()
-        self._failed = False
+        self._malformed = 0
+        self._malformed_logged: datetime | None = None
         self._sight: int | None = None
         self._granted: datetime | None = None
         self._looked_at = datetime.max.replace(tzinfo=UTC)
@@ -89,6 +76,10 @@ class Presence:
     def blind(self) -> bool:
         """True while no silence is judged."""
         return self._granted is None
+
+    def hold(self, source: Backpressure) -> None:
+        """Tells which receiver brings status messages: it is held while too many of them wait for a write."""
+        self._writing.unacknowledged.source = source
 
     async def load(self) -> None:
         """Reads every device's presence; before CONNECT.
@@ -108,9 +99,7 @@ class Presence:
                 self._marks.arrived(CONTROL, publish.payload, deliveries.received_at)
             elif (name := topics.device_of(self._root, publish.topic, "status")) is not None:
                 self._metrics.reports.labels(self._note(name, publish, deliveries.received_at).value).inc()
-        self._unacked.append(deliveries)
-        if sum(len(waiting.publishes) for waiting in self._unacked) >= MOST_UNACKED:
-            self._due.set()
+        self._writing.received(deliveries)
 
     def telemetry_mark(self, payload: bytes, received_at: datetime) -> None:
         """Takes a mark that came back on the telemetry session."""
@@ -120,8 +109,7 @@ class Presence:
         """Notes traffic of these devices, received at that moment and stored by now."""
         now = self._clock()
         for number in device_ids:
-            hear(self._state(number), received_at, now)
-            self._changed.add(number)
+            self._hear(number, received_at, now)
 
     def heard_in(self, batch: Batch) -> None:
         """Notes all traffic of a committed batch; each device by its newest message in it."""
@@ -134,21 +122,22 @@ class Presence:
         for number, received_at in newest.items():
             state = states.get(number)
             if state is None or state.status is Status.OFFLINE or state.last_seen is None:
-                hear(self._state(number), received_at, now)
+                self._hear(number, received_at, now)
             elif received_at > state.last_seen:  # nearly always: online, and heard again
                 state.last_seen = received_at
-        self._changed.update(newest)
+        self._writing.progressed.update(newest)
 
     async def run(self) -> None:
-        """Looks for silence and writes what changed, every write_interval_s, until cancelled."""
+        """Looks for silence and writes what changed, every write_interval_s, and last_seen in its own time; until cancelled."""
         loop, interval_s = asyncio.get_running_loop(), self._settings.write_interval_s
         async with asyncio.TaskGroup() as group:
             group.create_task(self._marks.run(), name="presence marks")
+            group.create_task(self._writing.spread(), name="presence last_seen")
             next_look = loop.time() + interval_s
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(next_look):
-                        await self._due.wait()
+                        await self._writing.due.wait()
                 if loop.time() >= next_look:
                     self.look()
                     next_look = loop.time() + interval_s
@@ -159,7 +148,7 @@ class Presence:
         now = self._clock()
         halted = not 0 <= (now - self._looked_at).total_seconds() <= self._settings.write_interval_s + HALT_S
         self._looked_at = now
-        if halted or self._failed or not self._sees():
+        if halted or self._writing.failed or self._writing.unacknowledged.holding or not self._sees():
             self._sight, self._granted = None, None
         elif self._granted is None:
             self._open_eyes(now)
@@ -169,33 +158,21 @@ class Presence:
 
     async def write(self) -> None:
         """Stores what changed and acknowledges the status messages that it contains; after a failure all stays as it was."""
-        async with self._writing:
-            self._due.clear()
-            changed, self._changed = self._changed, set()
-            unacked, self._unacked = self._unacked, []
-            states = [self._states[number] for number in sorted(changed)]
-            rows = [state.row for state in states if state.row != state.written]
-            try:
-                if rows:
-                    await self._store.save(rows)
-            except BaseException as error:
-                self._changed |= changed
-                self._unacked = unacked + self._unacked
-                if not isinstance(error, ConnectionError):
-                    raise
-                self._note_failure(error)
-                return
-            self._failed = False
-            for row in rows:
-                self._states[row.id].written = row
-            acknowledge_all(unacked)
-            self._count()
+        await self._writing.write()
+
+    async def flush(self) -> None:
+        """As `write`, and every last_seen with it: at an orderly end."""
+        await self._writing.flush()
 
     def _state(self, number: int) -> Liveness:
         state = self._states.get(number)
         if state is None:
             state = self._states[number] = Liveness(number)
         return state
+
+    def _hear(self, number: int, received_at: datetime, now: datetime) -> None:
+        came_online = hear(self._state(number), received_at, now)
+        (self._writing.changed if came_online else self._writing.progressed).add(number)
 
     def _note(self, name: str, publish: Publish, received_at: datetime) -> Outcome:
         device = self._registry.by_name.get(name)
@@ -206,19 +183,27 @@ class Presence:
         try:
             report = read_report(publish.payload)
         except BadReport as error:
-            log.warning("status_malformed", device=name, error=str(error))
+            self._note_malformed(name, error, received_at)
             return Outcome.MALFORMED
         if report is None:
             return Outcome.CLEARED
         state = self._state(device.id)
         was_dead = state.dead
         outcome = note_report(state, report, received_at, retained=publish.retain)
-        self._changed.add(device.id)
+        self._writing.changed.add(device.id)
         if state.dead and outcome is Outcome.ACCEPTED:
             self._unsettled[device.id] = self._marks.want()
             if not was_dead:
                 self._bury_children(device)
         return outcome
+
+    def _note_malformed(self, name: str, error: BadReport, now: datetime) -> None:
+        """One line a minute, whoever sends how much of it; the counter has them all."""
+        self._malformed += 1
+        logged = self._malformed_logged
+        if logged is None or not 0 <= (now - logged).total_seconds() < MALFORMED_LOG_S:
+            log.warning("status_malformed", device=name, error=str(error), messages=self._malformed)
+            self._malformed, self._malformed_logged = 0, now
 
     def _bury_children(self, gateway: Device) -> None:
         """A gateway's death is its children's. Its silence is not: it may have nothing to say of its own."""
@@ -234,7 +219,7 @@ class Presence:
                     below.append(child)
                     bury(self._state(child.id), reason)
                     self._unsettled[child.id] = self._marks.want()
-                    self._changed.add(child.id)
+                    self._writing.changed.add(child.id)
 
     def _settle(self, session: str, number: int, received_at: datetime) -> None:
         """A mark is back: of those who died before it was published, whatever comes on telemetry now is new."""
@@ -262,15 +247,4 @@ class Presence:
                 continue
             if find_silent(state, settings.silent_intervals * interval_s, granted, now):
                 self._metrics.silent.inc()
-                self._changed.add(device.id)
-
-    def _note_failure(self, error: ConnectionError) -> None:
-        self._metrics.write_failures.inc()
-        if not self._failed:
-            log.warning("presence_not_written", error=str(error), changed=len(self._changed))
-        self._failed = True
-
-    def _count(self) -> None:
-        statuses = [state.status for state in self._states.values()]
-        for status in Status:
-            self._metrics.devices.labels(status.value).set(statuses.count(status))
+                self._writing.changed.add(device.id)

@@ -64,6 +64,28 @@ def acknowledge_all(deliveries: Iterable[Deliveries]) -> None:
         connection.acknowledge(publishes)
 
 
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """What an acknowledgement needs of `Deliveries`: to be kept, without their payloads, by who acknowledges late."""
+
+    packet_ids: Sequence[int]
+    connection: "Connection"
+
+    @classmethod
+    def of(cls, deliveries: Deliveries) -> "Receipt":
+        """Returns the receipt; it has no packet ids if all messages came with QoS 0."""
+        return cls([each.packet_id for each in deliveries.publishes if each.packet_id is not None], deliveries.connection)
+
+
+def acknowledge_receipts(receipts: Iterable[Receipt]) -> None:
+    """As `acknowledge_all`."""
+    by_connection: dict[Connection, list[int]] = {}
+    for receipt in receipts:
+        by_connection.setdefault(receipt.connection, []).extend(receipt.packet_ids)
+    for connection, packet_ids in by_connection.items():
+        connection.acknowledge_ids(packet_ids)
+
+
 class Connection(asyncio.BufferedProtocol):
     """One network connection: moves bytes between the socket and a `Session`. `closed` ends with it."""
 
@@ -121,9 +143,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def acknowledge(self, publishes: Sequence[Publish]) -> None:
         """Writes one PUBACK per QoS 1 message, in one write; nothing if this connection is gone."""
+        self.acknowledge_ids([publish.packet_id for publish in publishes if publish.packet_id is not None])
+
+    def acknowledge_ids(self, packet_ids: Sequence[int]) -> None:
+        """As `acknowledge`, by packet id."""
         if self._transport is not None and not self.closed.done():
-            ids = [publish.packet_id for publish in publishes if publish.packet_id is not None]
-            self._transport.write(self._session.acknowledge(ids))
+            self._transport.write(self._session.acknowledge(packet_ids))
 
     def ping(self) -> None:
         """Says that we are alive."""
@@ -207,6 +232,7 @@ class Receiver:
         clock: Clock,
         metrics: ReceiverMetrics,
         session_expected: bool = False,
+        receive_maximum: int | None = None,
     ) -> None:
         assert settings.url is not None, "mqtt.url is checked at start"
         self.name = name
@@ -224,11 +250,12 @@ class Receiver:
             password=unquote(self._url.password).encode() if self._url.password else None,
             keep_alive_s=settings.keep_alive_s,
             session_expiry_s=settings.session_expiry_s,
-            receive_maximum=settings.receive_maximum,
+            receive_maximum=receive_maximum or settings.receive_maximum,
             max_packet_bytes=settings.max_packet_bytes,
         )
         self._connection: Connection | None = None
         self._paused = False
+        self._stopped = False
         self.ready = asyncio.Event()
         """Set while subscribed."""
 
@@ -246,6 +273,8 @@ class Receiver:
 
     def resume(self) -> None:
         """Ends `pause`."""
+        if self._stopped:
+            return
         self._paused = False
         self._metrics.paused.labels(self.name).set(0)
         if self._connection is not None:
@@ -267,8 +296,9 @@ class Receiver:
             least = TAKEN_OVER_S if "taken over" in reason else 0.0  # two with one client id must not chase each other
             await asyncio.sleep(least + random.uniform(0, bound))  # noqa: S311 - not a secret
 
-    async def stop_reading(self) -> None:
-        """First step of an orderly end: nothing more comes in, acknowledgements still leave."""
+    def stop_reading(self) -> None:
+        """First step of an orderly end: nothing more comes in, whoever resumes; acknowledgements still leave."""
+        self._stopped = True
         self.pause()
 
     async def _serve(self) -> str:

@@ -81,6 +81,7 @@ async def open_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
         max_size=settings.pool_max_connections,
         timeout=settings.connect_timeout_s,
         max_waiting=64,
+        reconnect_timeout=2.0,  # its pauses double up to this; the default lets minutes pass after an outage
         kwargs={"autocommit": True, **connection_options(settings)},
         check=AsyncConnectionPool.check_connection,
         name=APPLICATION,

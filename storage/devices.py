@@ -18,9 +18,11 @@ SELECT = """
 SEQUENCES = """
     SELECT s.device_id, s.boot_id, s.first_seq, s.last_seq, array_agg(lower(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL),
         array_agg(upper(r) ORDER BY lower(r)) FILTER (WHERE r IS NOT NULL)
-    FROM device_sequences s LEFT JOIN LATERAL unnest(s.missing) AS r ON true
-    WHERE %s::int8[] IS NULL OR s.device_id = ANY(%s)
-    GROUP BY s.device_id, s.boot_id, s.first_seq, s.last_seq, s.updated_at ORDER BY s.updated_at DESC"""
+    FROM (SELECT *, row_number() OVER (PARTITION BY device_id ORDER BY updated_at DESC) AS rank FROM device_sequences
+        WHERE %(ids)s::int8[] IS NULL OR device_id = ANY(%(ids)s)) s
+    LEFT JOIN LATERAL unnest(s.missing) AS r ON true
+    WHERE s.rank <= %(most)s
+    GROUP BY s.device_id, s.boot_id, s.first_seq, s.last_seq, s.updated_at ORDER BY s.updated_at"""
 
 REGISTER = """
     INSERT INTO devices (device_id, name, type, location) SELECT n, n, 'unknown', '' FROM unnest(%s::text[]) AS n
@@ -41,6 +43,15 @@ class DeviceStore:
         """
         async with self._connection() as connection:
             return await _with_streams(connection, await (await connection.execute(SELECT)).fetchall(), None)
+
+    async def load_configuration(self) -> list[DeviceRow]:
+        """Returns every device without its sequences, which only the daemon changes: for a reload.
+
+        Raises:
+            DatabaseUnavailable: try again.
+        """
+        async with self._connection() as connection:
+            return [DeviceRow(*row) for row in await (await connection.execute(SELECT)).fetchall()]
 
     async def find(self, names: Sequence[str]) -> list[DeviceRow]:
         """Returns those of the named devices that exist."""
@@ -64,9 +75,8 @@ class DeviceStore:
 
 async def _with_streams(connection: Connection, rows: Iterable[TupleRow], ids: list[int] | None) -> list[DeviceRow]:
     streams: dict[int, list[tuple[str, Stream]]] = {}
-    for device, boot, first, last, lows, highs in await (await connection.execute(SEQUENCES, [ids, ids])).fetchall():
+    cursor = await connection.execute(SEQUENCES, {"ids": ids, "most": MAX_STREAMS})
+    for device, boot, first, last, lows, highs in await cursor.fetchall():
         missing = list(zip(lows or [], highs or [], strict=True))
-        boots = streams.setdefault(device, [])
-        if len(boots) < MAX_STREAMS:
-            boots.insert(0, (boot, Stream(last, missing, first)))  # the last used last
+        streams.setdefault(device, []).append((boot, Stream(last, missing, first)))  # the last used last
     return [replace(DeviceRow(*row), streams=tuple(streams.get(row[0], ()))) for row in rows]

@@ -7,7 +7,7 @@ the COPY alone (needs SET on session_replication_role; without that grant the pl
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import structlog
@@ -16,8 +16,9 @@ from ingest.batch import Batch, Origin, merge_latest, quarantined_row
 from ingest.devices import Registry
 from ingest.flood import Refusals
 from ingest.reading import Quarantined, Reading, Reason
-from storage.database import Connection, one_line, translated
+from storage.database import Connection, DatabaseUnavailable, one_line, translated
 from storage.leader import LeadershipLost
+from storage.partitions import PARTITION_NAMES_SQL, partition_name
 from storage.side_rows import ON_LATEST_CONFLICT, write_side_rows
 from storage.sqlstate import FOREIGN_KEY, NO_PARTITION, Remedy, remedy
 from storage.upsert import COLUMNS, TYPES, Upserted, column_arrays, upsert_readings
@@ -35,6 +36,10 @@ INSERT_AND_LATEST = f"""
 """The whole transaction of a plain batch: one statement, one round trip."""
 SMALL_BATCH = 40
 """Up to this many rows an INSERT in the transaction's pipeline is faster than a COPY, which needs round trips of its own."""
+
+
+class PartitionMissing(DatabaseUnavailable):
+    """The day's partition was not made: the batch waits, and the broker queues."""
 
 
 @dataclass(slots=True)
@@ -63,10 +68,32 @@ class _Careful:
 class ReadingWriter:
     """Commits batches on the one connection that holds the leader's lock: who loses it can commit nothing more."""
 
-    def __init__(self, connection: Connection, registry: Registry, *, skip_key_check: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        registry: Registry,
+        *,
+        skip_key_check: bool,
+        kept: timedelta,
+        clock: Callable[[], datetime],
+        on_missing_partition: Callable[[], None],
+    ) -> None:
+        """Prepares nothing.
+
+        Args:
+            connection: holds the leader's lock.
+            registry: for the names of devices.
+            skip_key_check: whether our role may set session_replication_role.
+            kept: how long readings are kept: days within it must have a partition.
+            clock: aware UTC.
+            on_missing_partition: told when one of these days has none.
+        """
         self._connection = connection
         self._registry = registry
         self._skip_key_check = skip_key_check
+        self._kept = kept
+        self._clock = clock
+        self._on_missing_partition = on_missing_partition
 
     async def commit(self, batch: Batch) -> Committed:
         """Stores the batch and everything that belongs to it, or nothing.
@@ -99,7 +126,7 @@ class ReadingWriter:
         with translated("committing a batch"):
             try:
                 return await commit(batch, refused)
-            except psycopg.Error as error:
+            except (psycopg.Error, PartitionMissing) as error:
                 refused.undo()
                 if self._connection.closed or self._connection.broken:
                     raise LeadershipLost(f"the connection was lost while committing: {one_line(error)}") from error
@@ -179,6 +206,8 @@ class ReadingWriter:
         except psycopg.Error as error:
             if remedy(error.sqlstate) is not Remedy.BISECT:
                 raise
+            if _reason(error) is Reason.NO_PARTITION:
+                await self._expect_partitions(readings)
             if len(readings) > 1:
                 middle = len(readings) // 2
                 await self._insert_halves(readings[:middle], first, careful)
@@ -193,6 +222,23 @@ class ReadingWriter:
         conflicts = set(outcome.conflicts)
         careful.accepted += [first + place for place in range(len(readings)) if place not in conflicts]
         careful.stored += readings
+
+    async def _expect_partitions(self, readings: Sequence[Reading]) -> None:
+        """A day that readings are kept for has no partition: our fault, not the reading's, and no reason to give it up.
+
+        Raises:
+            PartitionMissing: wait until it is made.
+        """
+        cursor = await self._connection.execute(PARTITION_NAMES_SQL)
+        names = {name for (name,) in await cursor.fetchall()}
+        oldest = self._clock() - self._kept
+        days = {reading.recorded_at.astimezone(UTC).date() for reading in readings if reading.recorded_at >= oldest}
+        missing = sorted(day for day in days if partition_name(day) not in names)
+        if missing:
+            self._on_missing_partition()
+            raise PartitionMissing(
+                f"readings of {missing[0]} have no partition; set database.owner_url, or run factoryd migrate as the owner"
+            )
 
     def _conflict(self, reading: Reading, origin: Origin) -> Quarantined:
         detail = f"another reading of {reading.recorded_at.isoformat()} is stored, and it contradicts this one"

@@ -10,6 +10,13 @@ DELETE = """
     DELETE FROM quarantine WHERE id IN (
         SELECT id FROM quarantine WHERE received_at < %s AND replay_requested_at IS NULL ORDER BY received_at LIMIT %s)"""
 
+MAX_BOOTS = 256
+DELETE_SEQUENCES = """
+    DELETE FROM device_sequences s USING (
+        SELECT device_id, boot_id, row_number() OVER (PARTITION BY device_id ORDER BY updated_at DESC) AS rank
+        FROM device_sequences) r
+    WHERE s.device_id = r.device_id AND s.boot_id = r.boot_id AND (r.rank > %s OR s.updated_at < %s)"""
+
 
 async def delete_old_quarantine(pool: Pool, before: datetime, limit: int) -> int:
     """Deletes up to `limit` quarantined messages received before a moment, the oldest first, and returns how many.
@@ -20,6 +27,17 @@ async def delete_old_quarantine(pool: Pool, before: datetime, limit: int) -> int
     with translated("deleting old quarantined messages"):
         async with pool.connection() as connection:
             return (await connection.execute(DELETE, [before, limit])).rowcount
+
+
+async def delete_old_sequences(pool: Pool, before: datetime) -> int:
+    """Deletes sequences of boots not heard of since a moment, and all but the last MAX_BOOTS of a device; returns how many.
+
+    Raises:
+        DatabaseUnavailable: try again.
+    """
+    with translated("deleting old sequences"):
+        async with pool.connection() as connection:
+            return (await connection.execute(DELETE_SEQUENCES, [MAX_BOOTS, before])).rowcount
 
 
 async def partition_names(pool: Pool) -> list[str]:

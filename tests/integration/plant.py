@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,7 +87,14 @@ class Plant:
         routes = Routes(self.root, ())
         self.publisher = Publisher(self.mqtt, instance="main", version="1", clock=now, metrics=PublisherMetrics(self.metrics))
         self.intake = Intake(ingest, RetentionSettings(), self.registry, routes, metrics)
-        writer = ReadingWriter(self.connection, self.registry, skip_key_check=False)
+        writer = ReadingWriter(
+            self.connection,
+            self.registry,
+            skip_key_check=False,
+            kept=timedelta(days=3),
+            clock=now,
+            on_missing_partition=lambda: None,
+        )
         self.pipeline = Pipeline(ingest, self.intake, self.registry, writer, self.devices, metrics, now, self._committed)
         self.replays = Replays(ReplayTable(self.pool), self.intake, self.pipeline.wake, chunk=2)
         self.notices = Notices(ingest, self.root, self.publisher.publish, now, NoticeMetrics(self.metrics))
@@ -108,6 +115,7 @@ class Plant:
         statuses = Subscription(topics.status_filter(self.root), retained=True)
         self.control = self._receiver("control", self.presence.deliver, statuses, marks)
         self.pipeline.source = self.telemetry
+        self.presence.hold(self.control)
         return [self.publisher, self.pipeline, self.presence, self.notices, self.telemetry, self.control]
 
     def _receiver(self, name: str, deliver: Any, *subscriptions: Subscription) -> Receiver:

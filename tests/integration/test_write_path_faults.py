@@ -5,7 +5,8 @@ import pytest
 
 from storage.database import DatabaseUnavailable
 from storage.leader import LeadershipLost
-from tests.integration.conftest import Database
+from storage.partitions import PARTITION_NAMES_SQL, ensure_partitions, partition_name
+from tests.integration.conftest import TODAY, Database
 from tests.integration.writing import MANY, at, query, readings, store_on, verdicts
 
 # Poison
@@ -32,7 +33,8 @@ async def test_the_device_row_is_gone_and_nothing_else_is_in_the_batch(database:
 
 
 @pytest.mark.parametrize("count", [3, MANY])
-async def test_no_partition_for_a_day(database: Database, count: int) -> None:
+async def test_a_day_past_its_time_has_no_partition(database: Database, count: int) -> None:
+    """A replay from a day whose partition is dropped: the row is refused, its neighbours are not."""
     async with store_on(database) as store:
         old = {"recorded_at": at(-30 * 86400), "temperature": 1}
         store.batch([*readings(count), old])
@@ -41,6 +43,23 @@ async def test_no_partition_for_a_day(database: Database, count: int) -> None:
         assert (device, reason) == ("press-1", "no_partition")
         assert b'"temperature": 1}' in payload
         assert not payload.startswith(b"[")
+        assert not store.missing.is_set()
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+async def test_a_day_that_should_have_a_partition_is_waited_for(database: Database, count: int) -> None:
+    """Our fault is not the reading's: nothing is refused, and the same batch is stored once the partition is there."""
+    async with store_on(database) as store:
+        (today,) = [name for (name,) in query(database, PARTITION_NAMES_SQL) if name == partition_name(TODAY)]
+        query(database, f"ALTER TABLE sensor_readings DETACH PARTITION {today}")
+        query(database, f"ALTER TABLE {today} RENAME TO elsewhere")
+        batch = store.batch(*readings(count))
+        with pytest.raises(DatabaseUnavailable, match=f"readings of {TODAY} have no partition"):
+            await store.writer.commit(batch)
+        assert store.missing.is_set()
+        assert store.quarantined() == []
+        ensure_partitions(database.owner, 3, 3, TODAY)
+        assert verdicts(await store.writer.commit(batch)) == (count, 0, 0, 0)
 
 
 @pytest.mark.parametrize("count", [3, MANY])

@@ -1,5 +1,6 @@
 """What the write path's tests share: devices in a real database, an intake, and the writer on a connection of its own."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ Verdicts = tuple[int, int, int, int]
 """Stored, merged, duplicate, refused."""
 
 
+KEPT = timedelta(days=3)
 MANY = SMALL_BATCH + 20
 """More than a small batch."""
 
@@ -60,6 +62,8 @@ class Store:
     registry: Registry
     intake: Intake
     writer: ReadingWriter
+    missing: asyncio.Event
+    """Set when a partition is missed."""
     packets: int = 0
 
     def batch(self, *payloads: object, device: str = "press-1", received: float = 0, again: bool = False) -> Batch:
@@ -133,8 +137,17 @@ async def store_on(
         ) as pool:
             registry.load(await DeviceStore(pool).load_all())
         chosen = options or IngestSettings()
+        missing = asyncio.Event()
         intake = Intake(chosen, RetentionSettings(), registry, Routes("factory", ()), IngestMetrics(CollectorRegistry()))
-        yield Store(database, connection, registry, intake, ReadingWriter(connection, registry, skip_key_check=skip_key_check))
+        writer = ReadingWriter(
+            connection,
+            registry,
+            skip_key_check=skip_key_check,
+            kept=KEPT,
+            clock=lambda: NOW,
+            on_missing_partition=missing.set,
+        )
+        yield Store(database, connection, registry, intake, writer, missing)
     finally:
         await connection.close()
 

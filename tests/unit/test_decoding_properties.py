@@ -96,7 +96,7 @@ def deliver(intake: Intake, number: int, payload: bytes, topic: str = TOPIC, kin
 
 def rows(batch: Batch) -> dict[str, Any]:
     """Everything of a batch that reaches the database."""
-    streams = {(device.id, boot): (device.streams[boot].last, device.streams[boot].missing) for device, boot in batch.streams}
+    streams = {key: (stream.last, stream.missing) for key, stream in batch.streams.items()}
     return {
         "fresh": batch.fresh,
         "rest": batch.rest,

@@ -65,10 +65,53 @@ def test_a_refused_reading_is_not_missing(plant: Plant) -> None:
     assert plant.device.streams["b"].missing == []
 
 
-def test_a_device_that_always_boots_does_not_fill_the_memory(plant: Plant) -> None:
-    plant.take(*({"temperature": 1, "seq": 1, "boot_id": f"b{number}"} for number in range(100)))
+@pytest.mark.parametrize("messages", [1, 100])
+def test_a_device_that_always_boots_does_not_fill_the_memory(plant: Plant, messages: int) -> None:
+    """In one message as in many: what its batch stores stays known to the batch."""
+    boots = [{"temperature": 1, "seq": 1, "boot_id": f"b{number}"} for number in range(100)]
+    batch = plant.take(boots) if messages == 1 else plant.take(*boots)
     assert len(plant.device.streams) == MAX_STREAMS
     assert "b99" in plant.device.streams
+    batch.close()
+    assert len(batch.sequences) == 100
+
+
+def test_the_longest_unused_boot_makes_room(plant: Plant) -> None:
+    plant.take(*({"temperature": 1, "seq": 1, "boot_id": f"b{number}"} for number in range(MAX_STREAMS)))
+    plant.take({"temperature": 1, "seq": 2, "boot_id": "b0"}, {"temperature": 1, "seq": 1, "boot_id": "new"})
+    assert "b0" in plant.device.streams
+    assert "b1" not in plant.device.streams
+
+
+def test_a_replay_keeps_its_time_of_receipt(plant: Plant) -> None:
+    plant.take({"temperature": 1})
+    early = NOW - timedelta(hours=5)
+    for number in range(2):
+        publish = stored_publish("factory/devices/press-1/telemetry", b'{"temperature":2}', None, 1)
+        plant.intake.replay(publish, early, number)
+    batch = plant.take({"temperature": 3}, at=NOW + timedelta(seconds=1))
+    assert [row.recorded_at for row in batch.rest] == [early, early + timedelta(microseconds=1)]
+    assert [row.recorded_at for row in batch.fresh] == [NOW, NOW + timedelta(seconds=1)]
+
+
+def test_many_readings_in_few_bytes_are_too_many(plant: Plant) -> None:
+    """Memory is bounded by readings, too: 1,000 of them fit into 9 kB."""
+    assert not plant.intake.is_full(None)
+    for _ in range(100):
+        plant.take([{"rpm": 1}] * 1000)
+    assert plant.intake.is_full(None)
+
+
+def test_a_fault_of_ours_costs_one_message(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a message does to the decoder, the next one is read, and its own bytes are kept."""
+    monkeypatch.setattr("ingest.intake.decode", _broken)
+    batch = plant.take(b"{odd", {"recorded_at": NOW.isoformat(), "rpm": 1})
+    assert [row.reason for row in batch.refused.kept] == [Reason.REFUSED, Reason.REFUSED]
+    assert batch.refused.kept[0].payload == b"{odd"
+
+
+def _broken(*_: object, **__: object) -> None:
+    raise KeyError("a fault")
 
 
 @pytest.mark.parametrize(
