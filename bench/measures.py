@@ -20,13 +20,14 @@ def next_start(ground: Ground, readings: int) -> str:
     ).isoformat()
 
 
-async def live_null(ground: Ground, count: int) -> Figures:
-    """Publisher → broker → null subscriber."""
+async def live_null(ground: Ground, count: int, per_message: int = 1) -> Figures:
+    """Publisher → broker → null subscriber; rates in readings per second."""
     subscriber = await ground.null_subscriber(count)
-    published = await ground.publish("--count", str(count), "--start", next_start(ground, count))
+    options = ["--count", str(count), "--start", next_start(ground, count * per_message)]
+    published = await ground.publish(*options, "--per-message", str(per_message))
     output, _ = await subscriber.communicate()
     end = json.loads(output)
-    return {"rate": count / (end["ended"] - published.started), "cpu_us": end["cpu"] / count * 1e6}
+    return {"rate": count * per_message / (end["ended"] - published.started), "cpu_us": end["cpu"] / count * 1e6}
 
 
 async def live_product(ground: Ground, count: int, per_message: int = 1) -> Figures:
@@ -45,9 +46,14 @@ async def live_product(ground: Ground, count: int, per_message: int = 1) -> Figu
     return {"rate": count * per_message / seconds, **_per_million(before, after, count * per_message)}
 
 
-async def drain_product(ground: Ground, count: int, repeat_every: int = 0) -> Figures:
-    """A queue of `count` messages at the broker → committed rows; from CONNACK on."""
+async def drain_product(ground: Ground, count: int, repeat_every: int = 0, *, late: bool = False) -> Figures:
+    """A queue of `count` messages at the broker → committed rows; from CONNACK on.
+
+    With `late`, every device has a newer reading stored already: all go through the merging upsert.
+    """
     ground.clear()
+    if late:
+        ground.execute("INSERT INTO device_latest (device_id, recorded_at, received_at) SELECT id, now(), now() FROM devices")
     start = next_start(ground, count)
     await ground.publish("--count", str(count), "--start", start, "--repeat-every", str(repeat_every))
     before_services = _cpu(ground, None)

@@ -12,8 +12,9 @@ from pydantic import SecretStr
 
 from config.settings import LogSettings, MqttSettings
 from factoryd.logs import configure_logging
+from mqtt.connection import Deliveries, acknowledge_all
 from mqtt.metrics import ReceiverMetrics
-from mqtt.receiver import Deliveries, Receiver, acknowledge_all
+from mqtt.receiver import Receiver
 from mqtt.session import Subscription
 from mqtt.topics import telemetry_filter
 

@@ -213,16 +213,22 @@ class Active:
 
     async def _subscribed(self, stop: asyncio.Event) -> None:
         """Waits for both sessions, and remembers that the broker has them: from now on a missing one is an incident."""
-        ready = asyncio.gather(self._telemetry.ready.wait(), self._control.ready.wait())
+        ready = asyncio.ensure_future(self._both_ready())
         stopping = asyncio.ensure_future(stop.wait())
-        either: set[asyncio.Future[Any]] = {ready, stopping}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not ready.done():
-            ready.cancel()
-            return
+        either: set[asyncio.Task[Any]] = {ready, stopping}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                return
+        finally:
+            for task in either:
+                task.cancel()
         for receiver in (self._telemetry, self._control):
             await save_state(self._pool, f"{SESSION_SEEN}{receiver.name}", "1")
+
+    async def _both_ready(self) -> None:
+        for receiver in (self._telemetry, self._control):
+            await receiver.ready.wait()
 
     async def _drain(self) -> None:
         """Nothing more comes in; what has come is stored and acknowledged."""

@@ -1,7 +1,7 @@
 """The composition root: one straight line from settings to a running daemon. The one place where features meet.
 
 Here is what lives as long as the process: metrics, HTTP, the pool, the stand for leadership. `factoryd.active` is what lives
-while we lead. Order of start: metrics → HTTP → pool → leadership → all state → broker; order of end: the reverse.
+while we lead. Order of start: metrics → HTTP → pool → schema → leadership → all state → broker; order of end: the reverse.
 """
 
 import asyncio
@@ -22,9 +22,13 @@ from factoryd.active import Active, Metrics
 from factoryd.notify import Notifier, Signs, feed_watchdog
 from storage.database import DatabaseUnavailable, Pool, open_pool, probe_writable
 from storage.leader import LeadershipLost, leadership
+from storage.migrate import check_schema
+from storage.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 
+DRAIN_SHARE = 0.8
+"""Of shutdown_timeout_s; the rest is for closing what is open."""
 FLOWING_LAG_S = 5.0
 """Above this lag the rate that we see is ours, not the devices'."""
 
@@ -46,12 +50,14 @@ class Daemon:
         """Where HTTP listens, once it does."""
         self.active: Active | None = None
         """What works while we lead."""
+        self._waiting = Waiting()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set: standby, active, and standby again whenever the lock is lost.
 
         Raises:
             HttpUnavailable: http.host and http.port cannot be listened on.
+            SchemaError: in a group of one; run factoryd migrate.
         """
         register_process_metrics(self.registry, installed_version())
         HealthCollector(self.registry, self.health)
@@ -101,10 +107,10 @@ class Daemon:
         if stop.is_set():
             self.health.draining()
             notifier.stopping()
-            if self.active is not None:
-                await asyncio.wait({leading}, timeout=self.settings.shutdown_timeout_s)
+            await self._drained(leading)
             leading.cancel()  # standing by, or past its time: what is not acknowledged comes again
         stopping.cancel()
+        led = self.health.passes("lock")
         try:
             await leading
         except asyncio.CancelledError:
@@ -112,15 +118,32 @@ class Daemon:
                 raise
         except (LeadershipLost, DatabaseUnavailable) as error:
             self.health.leadership_lost()
-            log.warning("leadership_lost", reason=str(error))
+            self._waiting.failed(error, told=led)
+            if led:
+                log.warning("leadership_lost", reason=str(error))
+
+    async def _drained(self, leading: asyncio.Task[None]) -> None:
+        """Waits for the orderly end of the leader, as long as it may take."""
+        if self.active is None:
+            return
+        bound_s = self.settings.shutdown_timeout_s * DRAIN_SHARE
+        await asyncio.wait({leading}, timeout=bound_s)
+        if not leading.done() and self.active is not None:
+            readings = self.active.pipeline.in_flight
+            log.warning("drain_abandoned", readings=readings, after_s=bound_s, meaning="not acknowledged: they come again")
 
     async def _lead(self, stop: asyncio.Event, pool: Pool, notifier: Notifier) -> None:
+        assert self.settings.database.url is not None, "checked before"
+
         def on_state(state: str) -> None:
             self.health.leadership_changed(state)
             if state == "standby":
                 notifier.ready()  # the service is up: it stands by
 
-        async with leadership(self.settings.database, on_state) as connection:
+        await self._waiting.pause()
+        # Before the lock: a standby on too old a schema shall end now, and not when it is needed.
+        await asyncio.to_thread(check_schema, self.settings.database.url.get_secret_value())
+        async with leadership(self.settings.database, on_state, self._waiting) as connection:
             self.active = await Active.load(self.settings, self.metrics, self.health, pool, connection, now)
             try:
                 await self.active.run(stop, on_ready=notifier.ready)

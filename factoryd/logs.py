@@ -17,7 +17,7 @@ TRACEBACKS = frozenset({"exception", "stack"})
 LIBRARY_EVENT = "library_message_logged"
 
 # The pool repeats itself with every attempt; our own code says once that the database is away.
-QUIET = {"psycopg.pool": logging.ERROR}
+QUIET = {"psycopg": logging.ERROR}
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:

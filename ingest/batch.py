@@ -12,7 +12,7 @@ from ingest.flood import Refusals
 from ingest.payload import read_parts
 from ingest.reading import Quarantined, Reading, Reason
 from ingest.sequences import Stream
-from mqtt.receiver import Deliveries
+from mqtt.connection import Deliveries
 from mqtt.session import Publish
 
 

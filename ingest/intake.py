@@ -23,7 +23,7 @@ from ingest.reading import Extra, Reading, Reason, Sample, Wire
 from ingest.routes import Routes
 from ingest.sequences import Arrival
 from ingest.wire import LongWay, WireErrors, decode_wire, stated_time
-from mqtt.receiver import Deliveries
+from mqtt.connection import Deliveries
 from mqtt.session import Publish
 from mqtt.topics import is_device_id
 

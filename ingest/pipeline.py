@@ -21,7 +21,7 @@ from ingest.flood import Refusals
 from ingest.intake import Intake
 from ingest.metrics import IngestMetrics
 from ingest.reading import Quarantined, Verdict
-from mqtt.receiver import Deliveries, acknowledge_all
+from mqtt.connection import Deliveries, acknowledge_all
 
 log = structlog.get_logger(__name__)
 

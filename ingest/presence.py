@@ -1,8 +1,9 @@
 """Presence: which device is online. Applies the rules of `ingest.liveness`.
 
 Fed by the control receiver (`deliver`), by the pipeline after each commit (`heard_in`), and by time. What is to be stored
-goes to `ingest.presence_writing`, which acknowledges status messages after the write that contains them. No silence is judged while we are blind: broker or database away, the process
-halted, or a mark not yet back through both sessions; afterwards every device is granted a fresh interval.
+goes to `ingest.presence_writing`, which acknowledges status messages after the write that contains them. No silence is judged
+while we are blind: broker or database away, status messages held back, the process halted, or a mark not yet back through both
+sessions; afterwards every device is granted a fresh interval.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from ingest.pipeline import Backpressure
 from ingest.presence_metrics import PresenceMetrics
 from ingest.presence_writing import PresenceStore, PresenceWriting
 from mqtt import topics
-from mqtt.receiver import Deliveries
+from mqtt.connection import Deliveries
 from mqtt.session import Publish
 
 log = structlog.get_logger(__name__)
@@ -171,8 +172,10 @@ class Presence:
         return state
 
     def _hear(self, number: int, received_at: datetime, now: datetime) -> None:
-        came_online = hear(self._state(number), received_at, now)
-        (self._writing.changed if came_online else self._writing.progressed).add(number)
+        state = self._state(number)
+        first = state.last_seen is None
+        changed = hear(state, received_at, now) or first
+        (self._writing.changed if changed else self._writing.progressed).add(number)
 
     def _note(self, name: str, publish: Publish, received_at: datetime) -> Outcome:
         device = self._registry.by_name.get(name)

@@ -16,7 +16,7 @@ from ingest.births import Status
 from ingest.liveness import Liveness, PresenceRow
 from ingest.presence_metrics import PresenceMetrics
 from ingest.unacknowledged import Unacknowledged
-from mqtt.receiver import Deliveries
+from mqtt.connection import Deliveries
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +84,8 @@ class PresenceWriting:
         """As `write`, and every last_seen with it."""
         await self.write()
         async with self._lock:
-            await self._store_all(self.progressed.copy())
+            if not self.failed:
+                await self._store_all(self.progressed.copy())
 
     async def spread(self) -> None:
         """Stores the progress of last_seen, evenly over its interval, until cancelled."""

@@ -1,7 +1,7 @@
 """Status messages that are received and not yet stored: their packet ids, and the receiver that is held when they are many."""
 
 from ingest.pipeline import Backpressure
-from mqtt.receiver import Deliveries, Receipt, acknowledge_receipts
+from mqtt.connection import Deliveries, Receipt, acknowledge_receipts
 
 MOST = 2_000
 """Messages; beyond it the receiver is held until half of them are stored."""

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL, and the translation of their errors: `DatabaseUnavailable` means try again."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -13,13 +14,47 @@ from config.settings import DatabaseSettings
 from storage.sqlstate import Remedy, remedy
 
 APPLICATION = "factoryd"
+CLOSE_TIMEOUT_S = 0.3
+"""A pool closes at once, unless it is just connecting to a frozen server."""
 
-Connection = AsyncConnection[TupleRow]
-Pool = AsyncConnectionPool[Connection]
+
+class Connection(AsyncConnection[TupleRow]):
+    """A connection that is given up with its query.
+
+    psycopg asks the server to cancel the query, and waits up to 10 s for a frozen one. No timeout and no shutdown of ours
+    may take that long, and a new connection is cheap.
+    """
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Hangs up: the server notices when the statement ends. psycopg calls this when a query's task is cancelled."""
+        self.pgconn.finish()
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """A pool that loses no cancellation."""
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        """As psycopg's; but `asyncio.wait_for`, on which it waits, swallows in Python 3.11 a cancellation that comes with the
+        connection: the task would go on for ever, and with it the daemon that wants to end."""
+        connection = await super().getconn(timeout)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
 
 
 class DatabaseUnavailable(ConnectionError):
     """PostgreSQL cannot be reached or cannot serve us now: try again."""
+
+
+DEAD_PEER_OPTIONS: Mapping[str, int] = {
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""libpq options that notice a server whose host is gone."""
 
 
 def connection_options(settings: DatabaseSettings, application: str = APPLICATION) -> dict[str, Any]:
@@ -27,10 +62,7 @@ def connection_options(settings: DatabaseSettings, application: str = APPLICATIO
     return {
         "application_name": application,
         "connect_timeout": max(2, round(settings.connect_timeout_s)),
-        "tcp_user_timeout": 10_000,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
+        **DEAD_PEER_OPTIONS,
         "options": f"-c statement_timeout={round(settings.statement_timeout_s * 1000)} -c lock_timeout=10000 -c timezone=UTC"
         # Our statements take arrays: a plan made for their values is no better, and planning would cost more than running.
         " -c plan_cache_mode=force_generic_plan"
@@ -66,7 +98,7 @@ async def connect(settings: DatabaseSettings, application: str = APPLICATION) ->
     """
     assert settings.url is not None, "database.url is checked at start"
     with translated("connecting to the database"):
-        return await AsyncConnection.connect(
+        return await Connection.connect(
             settings.url.get_secret_value(), autocommit=True, **connection_options(settings, application)
         )
 
@@ -75,8 +107,9 @@ async def connect(settings: DatabaseSettings, application: str = APPLICATION) ->
 async def open_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
     """The pool for everything beside the writer: look-ups, presence, probes. It opens without waiting for a server."""
     assert settings.url is not None, "database.url is checked at start"
-    pool: Pool = AsyncConnectionPool(
+    pool = Pool(
         settings.url.get_secret_value(),
+        connection_class=Connection,
         min_size=1,
         max_size=settings.pool_max_connections,
         timeout=settings.connect_timeout_s,
@@ -91,7 +124,7 @@ async def open_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
     try:
         yield pool
     finally:
-        await pool.close(timeout=5)
+        await pool.close(timeout=CLOSE_TIMEOUT_S)
 
 
 async def probe_writable(pool: Pool) -> None:

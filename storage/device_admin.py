@@ -1,6 +1,6 @@
 """The registry as people change it. The daemon notices every change within a second (triggers, NOTIFY)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors, sql
@@ -35,6 +35,10 @@ RETIRE = """
         AND d.device_id = %(id)s RETURNING 1)
     UPDATE devices SET retired_at = coalesce(retired_at, now()) WHERE device_id = %(id)s
     RETURNING (SELECT count(*) FROM devices child WHERE child.via_id = devices.id AND child.retired_at IS NULL)"""
+
+COUNTED_ONLY = """
+    SELECT coalesce(sum(repeats - 1), 0) FROM quarantine
+    WHERE device = %s AND reason = 'unknown_device' AND flood_hour IS NOT NULL"""
 
 REPLAY_UNKNOWN = """
     UPDATE quarantine SET replay_requested_at = now(), replay_reason = 'approved'
@@ -89,11 +93,16 @@ def retire_device(settings: DatabaseSettings, device: str) -> int:
         return int(row[0])
 
 
-def approve_device(settings: DatabaseSettings, device: str, fields: DeviceFields) -> tuple[bool, int]:
-    """Registers a device that was seen in the quarantine, and asks for its quarantined messages to be replayed.
+class Approved(NamedTuple):
+    """What came of an approval: registered now or found there, messages to be replayed, and those only counted."""
 
-    Returns:
-        Whether it was registered now (a second run finds it there), and how many messages are to be replayed.
+    registered: bool
+    replayed: int
+    counted_only: int
+
+
+def approve_device(settings: DatabaseSettings, device: str, fields: DeviceFields) -> Approved:
+    """Registers a device that was seen in the quarantine, and asks for its quarantined messages to be replayed.
 
     Raises:
         NotFound: it was never seen, or no such gateway or owner.
@@ -107,7 +116,9 @@ def approve_device(settings: DatabaseSettings, device: str, fields: DeviceFields
             insert_device(connection, device, fields)
         elif known[0] is not None:
             raise Conflict(f"device {device} is retired; factoryd device edit {device} --active takes it back")
-        return known is None, connection.execute(REPLAY_UNKNOWN, [device]).rowcount
+        counted = connection.execute(COUNTED_ONLY, [device]).fetchone()
+        replayed = connection.execute(REPLAY_UNKNOWN, [device]).rowcount
+        return Approved(known is None, replayed, int(counted[0]) if counted else 0)
 
 
 def insert_device(connection: psycopg.Connection, device: str, fields: DeviceFields) -> int:

@@ -5,7 +5,6 @@ daemons write. A second process waits as standby.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +12,7 @@ import structlog
 
 from config.settings import DatabaseSettings
 from storage.database import Connection, DatabaseUnavailable, connect, translated
+from storage.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 
@@ -28,37 +28,37 @@ class LeadershipLost(Exception):
 
 
 @asynccontextmanager
-async def leadership(settings: DatabaseSettings, on_state: Callable[[str], None]) -> AsyncIterator[Connection]:
+async def leadership(
+    settings: DatabaseSettings, on_state: Callable[[str], None], waiting: Waiting | None = None
+) -> AsyncIterator[Connection]:
     """Waits for the lock, as long as it takes, and yields the connection that holds it.
 
     `on_state` is told "database" (cannot be reached), "standby" (another daemon is active) or "active", when it changes.
+    `waiting` goes on from one stand to the next.
     """
-    connection = await _acquire(settings, on_state)
+    connection = await _acquire(settings, on_state, waiting or Waiting())
     try:
         yield connection
     finally:
         await connection.close()
 
 
-async def _acquire(settings: DatabaseSettings, on_state: Callable[[str], None]) -> Connection:
-    state, attempt = "", 0
+async def _acquire(settings: DatabaseSettings, on_state: Callable[[str], None], waiting: Waiting) -> Connection:
+    state = ""
     while True:
         try:
             connection = await connect(settings, "factoryd writer")
+            try:
+                while not await _try_lock(connection):
+                    state = _tell(on_state, state, "standby", meaning="another factoryd is active on this database")
+                    await asyncio.sleep(STANDBY_POLL_S)
+            except BaseException:
+                await connection.close()
+                raise
         except DatabaseUnavailable as error:
-            state, attempt = _tell(on_state, state, "database", reason=str(error)), attempt + 1
-            await asyncio.sleep(random.uniform(0.05, min(2.0, 0.1 * 2 ** min(attempt, 6))))  # noqa: S311
-            continue
-        try:
-            attempt = 0
-            while not await _try_lock(connection):
-                state = _tell(on_state, state, "standby", meaning="another factoryd is active on this database")
-                await asyncio.sleep(STANDBY_POLL_S)
-        except DatabaseUnavailable:
-            await connection.close()
-        except BaseException:
-            await connection.close()
-            raise
+            state = _tell(on_state, state, "database")
+            waiting.failed(error)
+            await waiting.pause()
         else:
             _tell(on_state, state, "active")
             return connection

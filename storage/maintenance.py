@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
-from storage.database import translated
+from storage.database import DEAD_PEER_OPTIONS, translated
 
 CONNECT_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 30.0
 APPLICATION = "factoryd-maintenance"
 
 
@@ -20,19 +22,24 @@ class SchemaError(RuntimeError):
 
 
 @contextmanager
-def maintenance_connection(url: str, *, lock_timeout_s: float = 0) -> Iterator[psycopg.Connection]:
+def maintenance_connection(
+    url: str, *, lock_timeout_s: float = 0, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+) -> Iterator[psycopg.Connection]:
     """Opens an autocommit connection, closed at the end.
 
     Args:
         url: postgresql://user:password@host:port/database, or any libpq connection string.
-        lock_timeout_s: longest wait for any one lock in seconds; 0 waits without bound.
+        lock_timeout_s: longest wait for any one lock in seconds; 0 waits as long as a statement may take.
+        statement_timeout_s: longest time for any one statement in seconds: these run in threads, which nobody can cancel.
 
     Raises:
-        DatabaseUnavailable: the connection could not be made, or was lost.
+        DatabaseUnavailable: the connection could not be made, or was lost, or a statement took too long.
     """
+    options: dict[str, str | int] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": APPLICATION, **DEAD_PEER_OPTIONS}
     with (
         translated("using the database"),
-        psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=APPLICATION) as connection,
+        psycopg.connect(make_conninfo(url, **options), autocommit=True) as connection,
     ):
-        connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{round(lock_timeout_s * 1000)}ms"))
+        for name, seconds in (("lock_timeout", lock_timeout_s), ("statement_timeout", statement_timeout_s)):
+            connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), f"{round(seconds * 1000)}ms"))
         yield connection

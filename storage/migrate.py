@@ -22,6 +22,8 @@ from storage.maintenance import SchemaError, maintenance_connection
 # Another migrator may take a while; a lock on a table must not be waited for long: writers queue behind us.
 TURN_TIMEOUT_S = 60.0
 LOCK_TIMEOUT_S = 3.0
+# A revision may rewrite or index a large table.
+STATEMENT_TIMEOUT_S = 600.0
 # Any number, known to all versions: two migrators take their turns. Not the leader's: migrating does not stop the daemon.
 MIGRATION_LOCK = int.from_bytes(b"migrator")
 
@@ -77,7 +79,8 @@ def upgrade(owner_url: str, revision: str | None = None) -> list[str]:
         DatabaseUnavailable: no connection.
     """
     target = revision or head_revision()
-    with maintenance_connection(owner_url, lock_timeout_s=TURN_TIMEOUT_S) as connection, _explained():
+    limits = {"lock_timeout_s": TURN_TIMEOUT_S, "statement_timeout_s": STATEMENT_TIMEOUT_S}
+    with maintenance_connection(owner_url, **limits) as connection, _explained():
         connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         return _upgrade_locked(connection, target)
 

@@ -14,6 +14,7 @@ from factoryd.commands.service import DEFAULT_DIRECTORY, run_until_signalled
 from factoryd.commands.simulated_accounts import broker_of, register_all
 from factoryd.daemon import Daemon, now
 from factoryd.embedded.services import EmbeddedServices
+from factoryd.embedded.supervision import supervise
 from factoryd.logs import configure_logging
 from factoryd.status_screen import connect_lines, run_status_screen
 from factoryd.status_source import StatusSource
@@ -71,10 +72,11 @@ class _Demo:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(keep_accounts(services, settings), name="broker accounts")
             running = group.create_task(daemon.run(stop), name="daemon")
+            supervising = group.create_task(supervise(services.children), name="supervision")
             watching = group.create_task(self._watch(daemon, services, settings), name="status screen")
             simulating = group.create_task(run_simulation(plan, stop=stop), name="simulation")
             await asyncio.wait({running, simulating}, return_when=asyncio.ALL_COMPLETED)
-            for task in (keeper, watching):
+            for task in (keeper, supervising, watching):
                 task.cancel()
 
     def _plan(self, services: EmbeddedServices, settings: Settings) -> SimulationPlan:

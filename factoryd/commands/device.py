@@ -138,9 +138,12 @@ def approve(
     settings = settings_of(ctx)
     refuse_reserved(settings, [device])
     fields = _fields(name, type_, location, interval, timezone, via, owner, metadata)
-    registered, replayed = approve_device(settings.database, device, fields)
-    done = "registered" if registered else "was registered already"
-    typer.echo(f"device {device} {done}; {replayed} quarantined messages will be replayed by the daemon")
+    approved = approve_device(settings.database, device, fields)
+    done = "registered" if approved.registered else "was registered already"
+    typer.echo(f"device {device} {done}; {approved.replayed} quarantined messages will be replayed by the daemon")
+    if approved.counted_only:
+        limit = "ingest.quarantine_per_device_hour"
+        typer.echo(f"note: {approved.counted_only} more were beyond {limit} and only counted: they are gone", err=True)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from config.settings import Settings
 from factoryd.commands.invocation import Invocation
 from factoryd.daemon import Daemon
 from factoryd.embedded.services import EmbeddedServices
+from factoryd.embedded.supervision import supervise
 from mqtt.access import Account
 from storage.credentials import accounts_version, load_accounts
 
@@ -20,9 +21,13 @@ async def run_embedded(invocation: Invocation, directory: Path, mqtt_port: int |
     async with embedded_services(invocation, directory, mqtt_port) as services:
         settings = embedded_settings(invocation, services)
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(keep_accounts(services, settings), name="broker accounts")
+            beside = [
+                group.create_task(keep_accounts(services, settings), name="broker accounts"),
+                group.create_task(supervise(services.children), name="supervision"),
+            ]
             await Daemon(settings).run(stop)
-            keeper.cancel()
+            for task in beside:
+                task.cancel()
 
 
 def embedded_services(invocation: Invocation, directory: Path, mqtt_port: int | None) -> EmbeddedServices:

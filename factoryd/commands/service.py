@@ -20,7 +20,6 @@ log = structlog.get_logger(__name__)
 EXIT_AT_ONCE = 1
 SAME_SIGNAL_S = 0.3
 """timeout(1) and some shells deliver one signal twice: that is not yet a person's second one."""
-DATABASE_POLL_S = 1.0
 DEFAULT_DIRECTORY = Path(".factoryd")
 
 
@@ -61,17 +60,22 @@ def run(
         asyncio.run(run_until_signalled(lambda stop: run_embedded(invocation, where, mqtt_port, stop)))
     else:
         require_urls(settings)
-        asyncio.run(run_until_signalled(lambda stop: serve(settings, stop)))
+        asyncio.run(run_until_signalled(lambda stop: serve(settings, stop), settings.shutdown_timeout_s))
 
 
-async def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs `main(stop)`: the first SIGTERM or SIGINT sets `stop`, the second ends the process at once."""
+async def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]], bound_s: float | None = None) -> None:
+    """Runs `main(stop)`: the first SIGTERM or SIGINT sets `stop`, the second ends the process at once.
+
+    So do `bound_s` seconds after the first, even if `main` has ended by then and only a thread still waits for a frozen server.
+    """
     stop, loop, first = asyncio.Event(), asyncio.get_running_loop(), [0.0]
 
     def on_signal() -> None:
         if not stop.is_set():
             first[0] = loop.time()
             stop.set()
+            if bound_s is not None:
+                loop.call_later(bound_s, _give_up, bound_s)
         elif loop.time() - first[0] > SAME_SIGNAL_S:
             os._exit(EXIT_AT_ONCE)  # crash-only: what is not acknowledged comes again
 
@@ -85,39 +89,10 @@ async def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) 
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Waits for a database with a fitting schema, then runs the daemon.
-
-    Raises:
-        SchemaOutdated: run factoryd migrate.
-    """
+    """Runs the daemon."""
     from factoryd.daemon import Daemon  # noqa: PLC0415 - check-config needs none of it
 
-    if await schema_ready(settings, stop):
-        await Daemon(settings).run(stop)
-
-
-async def schema_ready(settings: Settings, stop: asyncio.Event) -> bool:
-    """Waits until the database answers, and checks its schema; False if `stop` came first.
-
-    Raises:
-        SchemaOutdated: run factoryd migrate.
-    """
-    from storage.database import DatabaseUnavailable  # noqa: PLC0415
-    from storage.migrate import check_schema  # noqa: PLC0415
-
-    assert settings.database.url is not None, "checked before"
-    told = False
-    while not stop.is_set():
-        try:
-            await asyncio.to_thread(check_schema, settings.database.url.get_secret_value())
-        except DatabaseUnavailable as error:
-            if not told:
-                log.warning("database_awaited", error=str(error))
-            told = True
-            await _sleep_unless(stop, DATABASE_POLL_S)
-        else:
-            return True
-    return False
+    await Daemon(settings).run(stop)
 
 
 def require_urls(settings: Settings) -> None:
@@ -131,9 +106,6 @@ def require_urls(settings: Settings) -> None:
         raise ConfigError("\n".join(missing))
 
 
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
+def _give_up(bound_s: float) -> None:
+    log.error("shutdown_abandoned", after_s=bound_s, meaning="what is not acknowledged comes again")
+    os._exit(EXIT_AT_ONCE)

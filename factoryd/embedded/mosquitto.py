@@ -81,6 +81,16 @@ class EmbeddedMosquitto:
         return self._known_ports()[1]
 
     @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return self._child.name
+
+    @property
+    def alive(self) -> bool:
+        """Whether the broker's process is there."""
+        return self._child.running
+
+    @property
     def pid(self) -> int:
         """The process id of the running broker."""
         return self._child.pid

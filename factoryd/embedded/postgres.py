@@ -95,6 +95,16 @@ class EmbeddedPostgres:
         return self._port
 
     @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return self._child.name
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server's process is there."""
+        return self._child.running
+
+    @property
     def pid(self) -> int:
         """The process id of the running server."""
         return self._child.pid

@@ -127,6 +127,11 @@ class EmbeddedServices:
         assert self._urls is not None, "enter the services first"
         return self._urls
 
+    @property
+    def children(self) -> list[EmbeddedPostgres | EmbeddedMosquitto]:
+        """The services that are our children."""
+        return [service for service in (self.postgres, self.mosquitto) if service is not None]
+
     def set_accounts(self, accounts: Iterable[Account]) -> None:
         """Lets these devices in at the embedded broker; nothing to do for a given one, which keeps its own accounts."""
         if self.mosquitto is not None:

@@ -73,6 +73,13 @@ class Plant:
 
         return await asyncio.to_thread(fetch)
 
+    async def assert_accounted_for(self, port: int) -> None:
+        """received = stored + merged + duplicate + quarantined + returned + in flight, as one scrape has it."""
+        samples = await self.metrics(port)
+        settled = {name: value for name, value in samples.items() if name.startswith("factoryd_ingest_readings_total{")}
+        in_flight = samples["factoryd_ingest_readings_in_flight"]
+        assert samples["factoryd_ingest_readings_received_total"] == sum(settled.values()) + in_flight, (settled, in_flight)
+
     async def connected(self, port: int, timeout_s: float = 30) -> float:
         """Waits until a daemon is subscribed; returns how long that took, in seconds."""
         started = time.monotonic()

@@ -22,7 +22,7 @@ async def _outage(plant: Plant, rate: float, seconds: float) -> None:
         await asyncio.sleep(seconds)
         during = (await plant.metrics(port))["process_resident_memory_bytes"]
         await plant.services.postgres.astart()
-        await plant.connected(port, timeout_s=60)
+        assert await plant.connected(port, timeout_s=60) < 5
     started = time.monotonic()
     await plant.settled(port, timeout_s=120)
     after = (await plant.metrics(port))["process_resident_memory_bytes"]
@@ -31,6 +31,7 @@ async def _outage(plant: Plant, rate: float, seconds: float) -> None:
         f" the load ended; memory {before / 1e6:.0f} → {during / 1e6:.0f} → {after / 1e6:.0f} MB"
     )
     plant.assert_nothing_lost_or_doubled()
+    await plant.assert_accounted_for(port)
     assert during < before * 1.25, "memory grew while the database was away"
     assert after < 200e6
 

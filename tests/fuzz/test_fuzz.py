@@ -7,16 +7,24 @@ import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import mqtt5
 import pytest
+from prometheus_client import CollectorRegistry
 
-from config.settings import IngestSettings, SourceSettings
+from config.settings import IngestSettings, RetentionSettings, SourceSettings
+from ingest.batch import origin_bytes
 from ingest.clocks import TimeWindow
 from ingest.decoding import decode
+from ingest.devices import DeviceRow, Registry
+from ingest.intake import Intake
 from ingest.layouts import NATIVE, Layout, layout_of
+from ingest.metrics import IngestMetrics
 from ingest.reading import Reason
-from mqtt.session import ProtocolError, Session, SessionOptions, Subscription
+from ingest.routes import Routes
+from mqtt.connection import Connection, Deliveries
+from mqtt.session import ProtocolError, Session, SessionOptions, Subscription, stored_publish
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
@@ -34,14 +42,18 @@ PAYLOADS = [
     b"[" * 200,
     b'{"a":' * 50,
 ]
-LAYOUTS: list[Layout] = [
-    NATIVE,
-    layout_of(SourceSettings(name="tasmota", filter="tele/{device}/SENSOR", time_field="Time", timezone="Europe/Berlin")),
-    layout_of(SourceSettings(name="telegraf", filter="telegraf/#", format="telegraf", device_field="host")),
-    layout_of(
-        SourceSettings(name="things", filter="v1/{device}/telemetry", format="thingsboard", scale={"temperature": 1e300})
-    ),
+SOURCES = [
+    SourceSettings(name="tasmota", filter="tele/{device}/SENSOR", time_field="Time", timezone="Europe/Berlin"),
+    SourceSettings(name="telegraf", filter="telegraf/#", format="telegraf", device_field="host"),
+    SourceSettings(name="things", filter="v1/{device}/telemetry", format="thingsboard", scale={"temperature": 1e300}),
 ]
+LAYOUTS: list[Layout] = [NATIVE, *map(layout_of, SOURCES)]
+TOPICS = {
+    "native": "factory/devices/press-1/telemetry",
+    "tasmota": "tele/press-1/SENSOR",
+    "telegraf": "telegraf/hall",
+    "things": "v1/press-1/telemetry",
+}
 TOKENS = [
     b"{",
     b"}",
@@ -78,10 +90,34 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
     return bytes(buffer)
 
 
+def _intake(layout: Layout) -> Intake:
+    """Returns an intake that knows one device, and takes every topic of this layout."""
+    registry = Registry()
+    registry.load([DeviceRow(1, "press-1")])
+    sources = tuple(source for source in SOURCES if source.name == layout.name)
+    metrics = IngestMetrics(CollectorRegistry())
+    return Intake(IngestSettings(), RetentionSettings(), registry, Routes("factory", sources), metrics)
+
+
+def _take(intake: Intake, chance: random.Random, layout: Layout, payload: bytes, now: datetime) -> None:
+    """The same payload on its way into a batch: it is accounted for, and nothing was a fault of ours."""
+    publish = stored_publish(TOPICS[layout.name], payload, None, chance.randrange(2))
+    intake.take(Deliveries([publish], now, cast("Connection", None)))
+    batch = intake.waiting[-1]
+    batch.close()
+    intake.retake_strangers(batch)
+    assert batch.readings > 0, payload
+    assert all(quarantined.reason is not Reason.REFUSED for quarantined in batch.refused.kept), payload
+    assert (len(batch.fresh), len(batch.rest)) == (len(batch.fresh_origins), len(batch.rest_origins))
+    for origin in (*batch.fresh_origins, *batch.rest_origins):
+        assert origin_bytes(origin)[1], payload
+    intake.waiting.clear()
+
+
 def test_decoder() -> None:
-    """Any payload, in any layout: samples or reasons, within a moment."""
+    """Any payload, in any layout: samples or reasons, within a moment; and so into a batch."""
     chance, runs = random.Random(SEED), 0
-    limits, now = IngestSettings(), datetime.now(UTC)
+    limits, now, intakes = IngestSettings(), datetime.now(UTC), {layout.name: _intake(layout) for layout in LAYOUTS}
     window = TimeWindow.around(now, timedelta(days=90), timedelta(minutes=5))
     ending = time.monotonic() + SECONDS
     print(f"\nseed {SEED}")
@@ -93,6 +129,7 @@ def test_decoder() -> None:
         assert time.perf_counter() - started < 1.0, payload
         assert decoded.samples or decoded.rejected, payload
         assert all(isinstance(rejected.reason, Reason) for rejected in decoded.rejected)
+        _take(intakes[layout.name], chance, layout, payload, now)
         runs += 1
     print(f"{runs} payloads")
 

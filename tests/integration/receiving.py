@@ -17,8 +17,9 @@ import mqtt5
 from prometheus_client import CollectorRegistry
 
 from config.settings import MqttSettings
+from mqtt.connection import Deliveries, acknowledge_all
 from mqtt.metrics import ReceiverMetrics
-from mqtt.receiver import Deliveries, Receiver, acknowledge_all
+from mqtt.receiver import Receiver
 from mqtt.session import Publish, Subscription
 from tests.servers import free_port
 

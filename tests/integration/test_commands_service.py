@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psycopg
@@ -140,18 +143,34 @@ def test_run_names_missing_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_run_on_an_old_schema_says_migrate(empty_database: Database) -> None:
-    with process("run", FACTORYD_DATABASE__URL=empty_database.daemon, FACTORYD_MQTT__URL=NO_BROKER) as daemon:
+    with process(
+        "run", FACTORYD_DATABASE__URL=empty_database.daemon, FACTORYD_MQTT__URL=NO_BROKER, FACTORYD_HTTP__PORT="0"
+    ) as daemon:
         _, err = daemon.communicate(timeout=30)
     assert daemon.returncode == 1
-    assert err == f"factoryd: schema is missing, needs {head_revision()}: run factoryd migrate\n"
+    *logged, last = err.splitlines(keepends=True)
+    assert [json.loads(line)["event"] for line in logged] == ["http_started", "daemon_started"]
+    assert last == f"factoryd: schema is missing, needs {head_revision()}: run factoryd migrate\n"
 
 
-def test_run_waits_for_its_database_and_ends_on_sigterm() -> None:
-    with process("run", FACTORYD_DATABASE__URL=NOWHERE, FACTORYD_MQTT__URL=NO_BROKER) as daemon:
-        assert daemon.stderr is not None
-        assert json.loads(daemon.stderr.readline())["event"] == "database_awaited"
-        daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(30) == 0
+def test_run_waits_for_its_database_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """Meanwhile it answers HTTP, and asks the service manager for more time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        servers = {"FACTORYD_DATABASE__URL": NOWHERE, "FACTORYD_MQTT__URL": NO_BROKER, "FACTORYD_HTTP__PORT": "0"}
+        with process("run", **servers, **environment) as daemon:
+            assert daemon.stderr is not None
+            logged = [json.loads(daemon.stderr.readline()) for _ in range(3)]
+            assert [entry["event"] for entry in logged] == ["http_started", "daemon_started", "database_awaited"]
+            with pytest.raises(urllib.error.HTTPError) as ready:
+                urllib.request.urlopen(f"{logged[0]['url']}/readyz", timeout=5)
+            assert json.load(ready.value)["status"] == "waiting"
+            while manager.recv(4096).decode() != "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=300000":
+                pass
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(30) == 0
 
 
 def test_embedded_options_need_embedded() -> None:
@@ -167,8 +186,8 @@ def test_status_tells_how_things_stand(database: Database) -> None:
     rows(database.owner, "UPDATE devices SET status = 'online' WHERE device_id = 'a'")
     rows(
         database.owner,
-        "INSERT INTO device_sequences (device_id, boot_id, last_seq, missing)"
-        " SELECT id, 'x', 20, '{[3,5),[7,8)}' FROM devices WHERE device_id = 'a'",
+        "INSERT INTO device_sequences (device_id, boot_id, first_seq, last_seq, missing)"
+        " SELECT id, 'x', 1, 20, '{[3,5),[7,8)}' FROM devices WHERE device_id = 'a'",
     )
     rows(
         database.owner,

@@ -3,14 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from config.settings import MqttSettings
+from factoryd.active import CONTROL_WINDOW
 from ingest.births import Status
 from ingest.liveness import PresenceRow
+from ingest.unacknowledged import MOST
 from mqtt import topics
+from mqtt.metrics import ReceiverMetrics
+from mqtt.receiver import Receiver
+from simulator.connection import DeviceClient
 from storage.database import DatabaseUnavailable, open_pool
 from storage.presence import PresenceTable
 from tests.integration.conftest import Database
@@ -18,6 +26,7 @@ from tests.integration.plant import Plant, now, until
 from tests.services import Broker
 
 BIRTH = b'{"status":"online","session":"s1","version":"1.4.2"}'
+ACCEPTED = "factoryd_presence_reports_total"
 WILL = b'{"status":"offline","session":"s1"}'
 
 
@@ -75,7 +84,7 @@ async def test_readings_in_the_backlog_of_the_dead_do_not_bring_them_back(plant:
     await until(lambda: plant.readings("gw-1") == 50)
     await until(lambda: not plant.presence._unsettled)
     await plant.pipeline.drain()
-    await plant.presence.write()
+    await plant.presence.flush()
     assert plant.row("gw-1")[0] == "offline"
     assert plant.row("gw-1")[4] > died_at, "they are traffic all the same"
     async with plant.device("gw-1") as device:
@@ -124,6 +133,42 @@ async def test_a_rejected_message_is_answered_to_its_device(plant: Plant) -> Non
         assert isinstance(message.payload, bytes)
         body = json.loads(message.payload)
         assert (body["reason"], body["suppressed"], body["topic"]) == ("bad_type", 0, topics.telemetry(plant.root, "gw-1"))
+
+
+async def test_a_flood_of_status_messages_waits_at_the_broker(database: Database, plant: Plant) -> None:
+    status, most = topics.status(plant.root, "gw-1"), 2 * MOST
+    lock = await psycopg.AsyncConnection.connect(database.admin)
+    async with lock, plant.device("gw-1") as device:
+        await lock.execute("LOCK TABLE devices IN EXCLUSIVE MODE")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(100):
+                group.create_task(deliver_many(device, status, most // 100))
+        await until(lambda: plant.control.paused, "the control receiver is held")
+        assert len(plant.presence._writing.unacknowledged) < most
+        await lock.rollback()
+        await until(lambda: not plant.control.paused and not plant.presence._writing.unacknowledged, "all acknowledged")
+        await until(lambda: plant.metrics.get_sample_value(ACCEPTED, {"outcome": "accepted"}) == most)
+
+
+async def deliver_many(device: DeviceClient, topic: str, count: int) -> None:
+    for _ in range(count):
+        await device.deliver(topic, b"online")
+
+
+def test_the_control_session_has_a_window_of_its_own() -> None:
+    settings, metrics = MqttSettings(url=SecretStr("mqtt://127.0.0.1")), ReceiverMetrics(CollectorRegistry())
+    make = partial(
+        Receiver,
+        settings,
+        name="control",
+        client_id="c",
+        subscriptions=(),
+        deliver=print,
+        clock=now,
+        metrics=metrics,
+    )
+    assert make()._options.receive_maximum == settings.receive_maximum
+    assert make(receive_maximum=CONTROL_WINDOW)._options.receive_maximum == CONTROL_WINDOW
 
 
 async def test_the_store_takes_any_text_in_one_statement(database: Database, plant: Plant) -> None:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mqtt import receiver as receiver_module
-from mqtt.receiver import acknowledge_all
+from mqtt.connection import acknowledge_all
 from mqtt.session import Session
 from tests.integration.receiving import CLIENT_ID, Broker, numbered, publish, raw_client, receiving, running_broker
 from tests.servers import free_port
@@ -202,7 +202,7 @@ async def test_only_what_is_acknowledged_is_gone(broker: Broker) -> None:
         await publish(broker.port, numbered(COUNT))
         await watched.until(lambda: len(watched.payloads) == COUNT)
         connection = watched.deliveries[0].connection
-        connection.acknowledge(watched.publishes[:20])
+        connection.acknowledge([each.packet_id for each in watched.publishes[:20] if each.packet_id is not None])
         await watched.settled()
         await watched.lose_connection()
         await watched.until(lambda: len(watched.payloads) == COUNT + 30)

@@ -22,8 +22,8 @@ from ingest.devices import DeviceRow, Registry
 from ingest.intake import Intake
 from ingest.metrics import IngestMetrics
 from ingest.routes import Routes
-from mqtt import receiver as receiver_module
-from mqtt.receiver import Deliveries, acknowledge_all
+from mqtt import connection as connection_module
+from mqtt.connection import Deliveries, acknowledge_all
 from tests.integration.receiving import Broker, Watched, numbered, publish, receiving, running_broker
 from tests.servers import free_port
 
@@ -95,7 +95,7 @@ async def test_a_pause_bounds_what_is_handed_over(broker: Broker) -> None:
 
         watched.deliver = deliver_and_pause  # type: ignore[method-assign]
         await watched.until(lambda: watched.receiver.paused)
-        assert len(watched.payloads) <= receiver_module.READ_BUFFER_BYTES // 10_000 + 1
+        assert len(watched.payloads) <= connection_module.READ_BUFFER_BYTES // 10_000 + 1
         watched.deliver = deliver  # type: ignore[method-assign]
         watched.acknowledging = True
         acknowledge_all(watched.deliveries)

@@ -12,7 +12,6 @@ import psycopg
 from mqtt5 import PublishPacket, QoS
 from prometheus_client import CollectorRegistry
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from config.settings import DatabaseSettings, IngestSettings, RetentionSettings
 from ingest.batch import Batch
@@ -20,9 +19,9 @@ from ingest.devices import Registry
 from ingest.intake import Intake
 from ingest.metrics import IngestMetrics
 from ingest.routes import Routes
-from mqtt.receiver import Connection as MqttConnection
-from mqtt.receiver import Deliveries
-from storage.database import Connection, connect
+from mqtt.connection import Connection as MqttConnection
+from mqtt.connection import Deliveries
+from storage.database import Connection, connect, open_pool
 from storage.devices import DeviceStore
 from storage.readings import SMALL_BATCH, Committed, ReadingWriter
 from tests.integration.conftest import TODAY, Database
@@ -132,9 +131,7 @@ async def store_on(
     connection = await connect(settings)
     try:
         registry = Registry()
-        async with AsyncConnectionPool[Connection](
-            database.daemon, min_size=1, open=False, kwargs={"autocommit": True}
-        ) as pool:
+        async with open_pool(settings) as pool:
             registry.load(await DeviceStore(pool).load_all())
         chosen = options or IngestSettings()
         missing = asyncio.Event()

@@ -20,7 +20,7 @@ from ingest.layouts import Layout, layout_of
 from ingest.metrics import IngestMetrics
 from ingest.reading import METRICS
 from ingest.routes import Routes
-from mqtt.receiver import Connection, Deliveries
+from mqtt.connection import Connection, Deliveries
 from tests.unit.messages import NOW, decoded
 
 quick = settings(derandomize=True, deadline=None, max_examples=300, database=None)

@@ -14,7 +14,7 @@ from ingest.intake import Intake
 from ingest.metrics import IngestMetrics
 from ingest.reading import Reason
 from ingest.routes import Routes
-from mqtt.receiver import Connection, Deliveries
+from mqtt.connection import Connection, Deliveries
 from mqtt.session import stored_publish
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

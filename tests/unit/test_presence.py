@@ -1,12 +1,16 @@
 """Presence as a whole, on a clock of the test's own: what is written, when it is acknowledged, and when silence is judged."""
 
+import asyncio
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import cast
 
 import mqtt5
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from config.settings import PresenceSettings
 from ingest.births import Status
@@ -14,9 +18,12 @@ from ingest.devices import DeviceRow, Registry
 from ingest.liveness import Outcome, PresenceRow
 from ingest.presence import HALT_S, Presence
 from ingest.presence_metrics import PresenceMetrics
-from mqtt.receiver import Connection, Deliveries
+from ingest.presence_writing import CHUNK
+from ingest.unacknowledged import MOST
+from mqtt.connection import Connection, Deliveries
 from mqtt.session import Publish
 
+LAST_SEEN_S = 0.3
 START = datetime(2026, 5, 20, 12, tzinfo=UTC)
 GATEWAY, CHILD, GRANDCHILD, PRESS, RETIRED = range(1, 6)
 DEVICES = (
@@ -29,13 +36,31 @@ DEVICES = (
 
 
 class Link:
-    """Stands where the broker's connection would: keeps what was acknowledged."""
+    """Stands where the broker's connection would: numbers the messages, and keeps what was acknowledged."""
 
     def __init__(self) -> None:
-        self.acknowledged: list[bytes] = []
+        self.acknowledged: list[int] = []
+        self.sent = 0
 
-    def acknowledge(self, publishes: Sequence[Publish]) -> None:
-        self.acknowledged += [publish.payload for publish in publishes]
+    def next_id(self) -> int:
+        self.sent += 1
+        return self.sent
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        self.acknowledged += packet_ids
+
+
+class Source:
+    """Stands where the control receiver would: held or not."""
+
+    def __init__(self) -> None:
+        self.paused = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
 
 
 class Table:
@@ -45,13 +70,18 @@ class Table:
         self.rows = {row.id: row for row in rows}
         self.saves: list[list[PresenceRow]] = []
         self.away = False
+        self.saves_left: int | None = None
+        self.times: list[float] = []
 
     async def load(self) -> list[PresenceRow]:
         return list(self.rows.values())
 
     async def save(self, rows: Sequence[PresenceRow]) -> None:
-        if self.away:
+        if self.away or self.saves_left == 0:
             raise ConnectionError("away")
+        if self.saves_left:
+            self.saves_left -= 1
+        self.times.append(asyncio.get_running_loop().time())
         self.saves.append(list(rows))
         self.rows |= {row.id: row for row in rows}
 
@@ -59,14 +89,14 @@ class Table:
 class Plant:
     """Presence with everything around it in the test's hands."""
 
-    def __init__(self, rows: Iterable[PresenceRow] = ()) -> None:
+    def __init__(self, rows: Iterable[PresenceRow] = (), devices: Iterable[DeviceRow] = DEVICES) -> None:
         self.now, self.seeing = START, True
-        self.link, self.table, self.registry = Link(), Table(rows), Registry()
-        self.registry.load(DEVICES)
+        self.link, self.table, self.registry, self.source = Link(), Table(rows), Registry(), Source()
+        self.registry.load(devices)
         self.metrics = CollectorRegistry()
         self.marks: list[bytes] = []
         self.presence = Presence(
-            PresenceSettings(),
+            PresenceSettings(last_seen_interval_s=LAST_SEEN_S),
             root="factory",
             instance="main",
             registry=self.registry,
@@ -76,6 +106,7 @@ class Plant:
             clock=lambda: self.now,
             metrics=PresenceMetrics(self.metrics),
         )
+        self.presence.hold(self.source)
 
     def is_blind(self) -> bool:
         return self.presence.blind
@@ -86,9 +117,12 @@ class Plant:
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
+    def is_held(self) -> bool:
+        return self.source.paused
+
     def say(self, device: str, payload: str, *, retain: bool = False) -> None:
-        topic = f"factory/devices/{device}/status"
-        publish = Publish(topic, payload.encode(), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1, retain=retain)
+        topic, number = f"factory/devices/{device}/status", self.link.next_id()
+        publish = Publish(topic, payload.encode(), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=number, retain=retain)
         self.presence.deliver(Deliveries([publish], self.now, cast("Connection", self.link)))
 
     def send(self, *devices: int) -> None:
@@ -148,7 +182,7 @@ async def test_a_status_is_acknowledged_after_the_write_that_contains_it(plant: 
     assert plant.link.acknowledged == []
     plant.table.away = False
     await plant.presence.write()
-    assert plant.link.acknowledged == [b"online", b"offline"]
+    assert plant.link.acknowledged == [1, 2]
     assert plant.table.saves == [[PresenceRow(PRESS, last_seen=START)]]
 
 
@@ -159,6 +193,139 @@ async def test_what_could_not_be_written_is_written_later(plant: Plant) -> None:
     plant.table.away = False
     await plant.presence.write()
     assert plant.table.rows[PRESS].status is Status.ONLINE
+
+
+class TestManyStatusMessages:
+    """The broker keeps them; what we keep of them is small, and bounded."""
+
+    def test_of_a_waiting_message_only_its_number_is_kept(self, plant: Plant) -> None:
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(100):
+                plant.say("press-1", "x" * 200_000)
+            kept = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert kept < 200_000, "of 20 MB"
+        assert plant.counted(Outcome.MALFORMED) == 100
+
+    async def test_beyond_the_bound_the_receiver_is_held_until_they_are_stored(self, plant: Plant) -> None:
+        plant.open_eyes()
+        await plant.presence.write()
+        plant.table.away = True
+        for _ in range(MOST):
+            plant.say("press-1", "online")
+        assert not plant.is_held()
+        plant.say("press-1", "online")
+        assert plant.is_held()
+        plant.look()
+        assert plant.is_blind(), "a birth may be among those held back"
+        await plant.presence.write()
+        assert plant.is_held()
+        plant.table.away = False
+        await plant.presence.write()
+        assert not plant.is_held()
+        assert plant.link.acknowledged == list(range(1, MOST + 2))
+
+    async def test_only_who_is_held_by_us_is_let_go(self, plant: Plant) -> None:
+        plant.source.pause()
+        plant.say("press-1", "online")
+        await plant.presence.write()
+        assert plant.is_held()
+
+    def test_malformed_ones_are_one_line_a_minute(self, plant: Plant) -> None:
+        with capture_logs() as logs:
+            for second in range(61):
+                for _ in range(10):
+                    plant.say("press-1" if second % 2 else "gw-1", "sleeping")
+                plant.wait(1)
+        assert [line["messages"] for line in logs if line["event"] == "status_malformed"] == [1, 600]
+        assert plant.counted(Outcome.MALFORMED) == 610
+
+    def test_a_clock_set_back_does_not_silence_the_line(self, plant: Plant) -> None:
+        with capture_logs() as logs:
+            plant.say("press-1", "sleeping")
+            plant.wait(-3600)
+            plant.say("press-1", "sleeping")
+        assert len(logs) == 2
+
+
+class TestLastSeen:
+    """Mere progress is not worth a write every two seconds; `MANY` devices are two and a half chunks."""
+
+    MANY = 2 * CHUNK + CHUNK // 2
+    HEARD = START + timedelta(seconds=1)
+
+    @pytest.fixture
+    async def crowd(self) -> Plant:
+        """All online and stored, and heard again since."""
+        numbers = range(1, self.MANY + 1)
+        rows = [PresenceRow(number, Status.ONLINE, last_seen=START) for number in numbers]
+        plant = Plant(rows, [DeviceRow(number, f"d-{number}") for number in numbers])
+        await plant.presence.load()
+        plant.wait(1)
+        plant.send(*numbers)
+        return plant
+
+    def stored(self, plant: Plant) -> int:
+        return sum(row.last_seen == self.HEARD for row in plant.table.rows.values())
+
+    async def test_does_not_come_with_the_changes(self, crowd: Plant) -> None:
+        crowd.say("d-7", "offline")
+        await crowd.presence.write()
+        assert crowd.table.saves == [[PresenceRow(7, last_seen=crowd.now)]]
+
+    async def test_comes_with_them_the_first_time(self) -> None:
+        plant = Plant([PresenceRow(PRESS)])
+        await plant.presence.load()
+        plant.presence.heard([PRESS], START - timedelta(hours=1))
+        await plant.presence.write()
+        assert plant.table.saves == [[PresenceRow(PRESS, last_seen=START - timedelta(hours=1))]]
+
+    async def test_comes_in_chunks_spread_over_its_interval(self, crowd: Plant) -> None:
+        spreading = asyncio.create_task(crowd.presence._writing.spread())
+        async with asyncio.timeout(5):
+            while self.stored(crowd) < self.MANY:
+                await asyncio.sleep(0.01)
+        spreading.cancel()
+        assert [len(save) for save in crowd.table.saves] == [CHUNK, CHUNK, CHUNK // 2]
+        assert all(later - earlier > 0.9 * LAST_SEEN_S / 3 for earlier, later in pairwise(crowd.table.times))
+
+    async def test_is_written_once_at_an_orderly_end(self, crowd: Plant) -> None:
+        await crowd.presence.flush()
+        assert self.stored(crowd) == self.MANY
+        assert [len(save) for save in crowd.table.saves] == [CHUNK, CHUNK, CHUNK // 2]
+        await crowd.presence.flush()
+        assert len(crowd.table.saves) == 3
+
+    async def test_that_could_not_be_written_blinds_us_and_comes_later(self, crowd: Plant) -> None:
+        crowd.open_eyes()
+        crowd.table.away = True
+        await crowd.presence.flush()
+        crowd.look()
+        assert crowd.is_blind()
+        await crowd.presence.write()
+        crowd.presence.look()
+        crowd.mark_back()
+        crowd.presence.look()
+        assert crowd.is_blind(), "a write without changes tells nothing about the database"
+        crowd.table.away = False
+        await crowd.presence.write()
+        crowd.open_eyes()
+        await crowd.presence.flush()
+        assert self.stored(crowd) == self.MANY
+
+    async def test_many_changes_come_in_chunks_and_are_acknowledged_when_all_are_stored(self, crowd: Plant) -> None:
+        for number in range(1, self.MANY + 1):
+            crowd.say(f"d-{number}", "offline")
+        crowd.table.saves_left = 1
+        await crowd.presence.write()
+        assert crowd.link.acknowledged == []
+        crowd.table.saves_left = None
+        await crowd.presence.write()
+        assert [len(save) for save in crowd.table.saves] == [CHUNK, CHUNK, CHUNK // 2], "and none twice"
+        assert len(crowd.link.acknowledged) == self.MANY
 
 
 @pytest.mark.parametrize(
@@ -176,7 +343,7 @@ async def test_every_status_is_counted_and_acknowledged(plant: Plant, device: st
     plant.say(device, payload)
     await plant.presence.write()
     assert {each: plant.counted(each) for each in Outcome} == {each: float(each is outcome) for each in Outcome}
-    assert plant.link.acknowledged == [payload.encode()]
+    assert plant.link.acknowledged == [1]
     assert bool(plant.table.saves) is (outcome is Outcome.ACCEPTED)
 
 
