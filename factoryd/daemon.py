@@ -103,13 +103,17 @@ class Daemon:
         """Stands for leadership once, and leads until stopped or deposed."""
         leading = asyncio.create_task(self._lead(stop, pool, notifier), name="leading")
         stopping = asyncio.create_task(stop.wait(), name="stopping")
-        await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            self.health.draining()
-            notifier.stopping()
-            await self._drained(leading)
-            leading.cancel()  # standing by, or past its time: what is not acknowledged comes again
-        stopping.cancel()
+        try:
+            await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                self.health.draining()
+                notifier.stopping()
+                await self._drained(leading)
+        finally:
+            stopping.cancel()
+            if stop.is_set() or not leading.done():  # standing by, past its time, or we are cancelled ourselves
+                leading.cancel()  # what is not acknowledged comes again
+                await asyncio.wait({leading})
         led = self.health.passes("lock")
         try:
             await leading

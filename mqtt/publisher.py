@@ -68,6 +68,16 @@ class _Client(aiomqtt.Client):
                 f"the broker refused a message on {topic}: {verdict.result()}; check our account's access rules"
             )
 
+    def abandon(self) -> None:
+        """Ends what a failed connect leaves behind: the library's task, and a socket on which a late CONNACK could come."""
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        connection = self._client.socket()
+        if connection is not None:
+            self._loop.remove_reader(connection.fileno())
+            self._loop.remove_writer(connection.fileno())
+            connection.close()
+
     @property
     def lost(self) -> asyncio.Future[None]:
         """Done when the connection is gone; wait for it with `asyncio.wait`, which leaves it alone."""
@@ -192,9 +202,13 @@ class Publisher:
             tls_context=tls,
             max_inflight_messages=MAX_IN_FLIGHT,
         )
+        entered = False
         try:
             async with client:
+                entered = True
                 yield client
         finally:
+            if not entered:
+                client.abandon()
             if client.lost.done():
                 client.lost.exception()  # said elsewhere; the library would have it reported as never retrieved
