@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from config.settings import Settings
 from factoryd.commands.invocation import Invocation
 from factoryd.daemon import Daemon
-from factoryd.embedded.services import EmbeddedServices
+from factoryd.embedded.services import EmbeddedServices, known_values
 from factoryd.embedded.supervision import supervise
 from mqtt.access import Account
 from storage.credentials import accounts_version, load_accounts
@@ -33,7 +35,11 @@ async def run_embedded(invocation: Invocation, directory: Path, mqtt_port: int |
 def embedded_services(invocation: Invocation, directory: Path, mqtt_port: int | None) -> EmbeddedServices:
     """Returns the services that the settings name no URL for, not yet started."""
     settings = invocation.settings()
-    database, owner, mqtt = settings.database.url, settings.database.owner_url, settings.mqtt.url
+    own = known_values(directory)  # a shell that has read DIR/services.env means these very services
+
+    def given(url: SecretStr | None) -> str | None:
+        return url.get_secret_value() if url is not None and url.get_secret_value() not in own else None
+
     return EmbeddedServices(
         directory,
         mqtt_port=mqtt_port,
@@ -42,9 +48,9 @@ def embedded_services(invocation: Invocation, directory: Path, mqtt_port: int | 
         sources=[source.filter for source in settings.ingest.source],
         readings_days=settings.retention.readings_days,
         partitions_ahead_days=settings.retention.partitions_ahead_days,
-        database_url=database.get_secret_value() if database else None,
-        owner_url=owner.get_secret_value() if owner else None,
-        mqtt_url=mqtt.get_secret_value() if mqtt else None,
+        database_url=given(settings.database.url),
+        owner_url=given(settings.database.owner_url),
+        mqtt_url=given(settings.mqtt.url),
     )
 
 

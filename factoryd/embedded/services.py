@@ -34,6 +34,7 @@ from storage.partitions import ensure_partitions
 from storage.roles import DAEMON_ROLE, TOOLS_ROLE, init_database
 
 DATABASE = "factoryd"
+ENVIRONMENT_FILE = "services.env"
 OWNER_ROLE = "factoryd_owner"
 ROLES = (OWNER_ROLE, DAEMON_ROLE, TOOLS_ROLE)
 
@@ -69,6 +70,15 @@ class ServiceUrls:
             "MQTT_DEVICES_URL": devices,
         }
         return {name: value for name, value in variables.items() if value is not None}
+
+
+def known_values(directory: Path) -> frozenset[str]:
+    """Returns the values that `services.env` in the directory holds; none if there is no such file."""
+    file = directory / ENVIRONMENT_FILE
+    if not file.is_file():
+        return frozenset()
+    words = shlex.split(file.read_text(encoding="utf-8"), comments=True)
+    return frozenset(word.partition("=")[2] for word in words)
 
 
 class EmbeddedServices:
@@ -177,7 +187,7 @@ class EmbeddedServices:
             http_port=kept_port(self._directory / "http_port", self._http_port),
         )
         lines = (f"{name}={shlex.quote(value)}\n" for name, value in self._urls.environment().items())
-        write_private(self._directory / "services.env", "".join(lines))
+        write_private(self._directory / ENVIRONMENT_FILE, "".join(lines))
 
     def _database_urls(self) -> tuple[str, str | None, str | None]:
         if self.postgres is None:

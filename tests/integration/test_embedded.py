@@ -11,8 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from factoryd.commands.embedded_run import BROKER_MAX_QUEUED_MESSAGES, embedded_services
+from factoryd.commands.invocation import Invocation
 from factoryd.embedded.directory import EmbeddedServiceError, free_port, kept_port, kept_secret
-from factoryd.embedded.mosquitto import EmbeddedMosquitto
+from factoryd.embedded.mosquitto import EmbeddedMosquitto, conf_template
 from factoryd.embedded.postgres import EmbeddedPostgres
 from factoryd.embedded.services import EmbeddedServices
 from tests.services import FORGETFUL
@@ -236,3 +238,22 @@ def test_mosquitto_keeps_its_ports_over_a_crash(tmp_path: Path) -> None:
         assert (broker.devices_port, broker.internal_port) == before[:2]
         assert broker.pid != before[2]
         os.kill(broker.pid, signal.SIGCONT)  # it is there
+
+
+async def test_a_shell_that_has_read_services_env_runs_the_same_services_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The URLs of our own directory are no foreign servers."""
+    async with EmbeddedServices(tmp_path) as services:
+        for name, value in services.urls.environment().items():
+            monkeypatch.setenv(name, value)
+    again = embedded_services(Invocation(), tmp_path, None)
+    assert again.postgres is not None
+    assert again.mosquitto is not None
+    monkeypatch.setenv("FACTORYD_MQTT__URL", "mqtt://elsewhere:1883")
+    assert embedded_services(Invocation(), tmp_path, None).mosquitto is None
+
+
+def test_the_queue_that_the_daemon_counts_on_is_the_brokers() -> None:
+    (line,) = [line for line in conf_template().splitlines() if line.startswith("max_queued_messages ")]
+    assert int(line.split()[1]) == BROKER_MAX_QUEUED_MESSAGES
