@@ -3,6 +3,7 @@
 The project's own embedded ones by default; with FACTORYD_TEST_SERVICES=containers those of container images.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from itertools import count
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from storage.migrate import upgrade
@@ -30,6 +32,17 @@ from tests.services import (
 TEMPLATE = "factoryd_template"
 NUMBERS = count(1)
 IN_CONTAINERS = os.environ.get("FACTORYD_TEST_SERVICES", "embedded") == "containers"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A test that configures logging, as every command does, must not decide what the next one can see."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    structlog.reset_defaults()
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
