@@ -18,6 +18,8 @@ from mqtt.receiver import Receiver
 from mqtt.session import Subscription
 from mqtt.topics import telemetry_filter
 
+LONGEST_S = 300.0
+
 
 async def discard(url: str, client_id: str, root: str, count: int, *, timed: bool = False) -> dict[str, float]:
     """Receives `count` messages; returns epoch seconds of connect and last message, our CPU seconds, and the median delay."""
@@ -49,7 +51,8 @@ async def discard(url: str, client_id: str, root: str, count: int, *, timed: boo
     running = asyncio.create_task(receiver.run())
     await receiver.ready.wait()
     print("ready", flush=True)
-    await done.wait()
+    async with asyncio.timeout(LONGEST_S):  # a bench that failed must leave nobody waiting
+        await done.wait()
     ended = time.time()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
