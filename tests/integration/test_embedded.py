@@ -226,7 +226,7 @@ def test_mosquitto_is_fetched_without_root_or_its_absence_is_one_clear_line(tmp_
             outcome = f"runs as process {broker.pid}"
     except EmbeddedServiceError as error:
         outcome = str(error)
-    fetched = (tmp_path / "fetched/root/usr/sbin/mosquitto").exists()
+    fetched = (tmp_path / "fetched" / "root" / "usr/sbin/mosquitto").exists()
     assert outcome.startswith("runs") if fetched else "install it (" in outcome
 
 
