@@ -1,1 +1,1 @@
-"""Thresholds to alert transitions to published alerts. Comes with the alerting release; the room keeps its place."""
+"""Thresholds → alert transitions → published alerts; operators' acts on them."""

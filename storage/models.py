@@ -156,22 +156,59 @@ class SensorReading(Metrics, Base):
     extra: Mapped[dict[str, Any] | None] = mapped_column(comment="metrics beyond the six")
 
 
-class AlertThreshold(Base):
-    """Limits for one metric of one device."""
+def limit_checks() -> tuple[CheckConstraint, ...]:
+    """What thresholds and classes of thresholds are checked for alike. Delays are at most 30 days."""
+    return (
+        CheckConstraint("min_value <= max_value AND min_value <> 'NaN' AND max_value <> 'NaN'", name="limits"),
+        CheckConstraint("hysteresis >= 0 AND hysteresis < 'Infinity'", name="hysteresis"),
+        CheckConstraint("min_value + hysteresis <= max_value - hysteresis", name="dead_band"),
+        *(
+            CheckConstraint(f"{name} {least} 0 AND {name} <= 2592000", name=name)
+            for name, least in (
+                ("for_seconds", ">="),
+                ("clear_seconds", ">="),
+                ("max_gap_seconds", ">"),
+                ("no_data_seconds", ">"),
+            )
+        ),
+    )
 
-    __tablename__ = "alert_thresholds"
-    __table_args__ = (Index(None, "device_id"), Index(None, "user_id"))
 
-    id: Mapped[BigId]
-    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id"))
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), comment="owner")
+class Limits:
+    """What a threshold says, whether it stands for one device or for a class of them."""
+
     metric_type: Mapped[str] = mapped_column(String(100))
     min_value: Mapped[float | None]
     max_value: Mapped[float | None]
     severity: Mapped[str] = mapped_column(AlertSeverity)
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+
+
+class AlertThreshold(Limits, Base):
+    """Limits for one metric of one device."""
+
+    __tablename__ = "alert_thresholds"
+    __table_args__ = (
+        Index(None, "device_id"),
+        Index(None, "user_id"),
+        Index("alert_thresholds_class_id_device_id_key", "class_id", "device_id", unique=True),
+        *limit_checks(),
+    )
+
+    id: Mapped[BigId]
+    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id"))
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), comment="owner")
     created_at: Mapped[Created]
     updated_at: Mapped[Created]
+    for_seconds: Mapped[float] = mapped_column(server_default=text("0"), comment="on-delay")
+    hysteresis: Mapped[float] = mapped_column(server_default=text("0"), comment="dead band, in the metric's unit")
+    clear_seconds: Mapped[float] = mapped_column(server_default=text("0"), comment="off-delay")
+    max_gap_seconds: Mapped[float | None]
+    no_data_seconds: Mapped[float | None]
+    instruction: Mapped[str | None] = mapped_column(comment="what to do")
+    class_id: Mapped[int | None] = mapped_column(
+        ForeignKey("threshold_classes.id", ondelete="CASCADE"), comment="made by this class of thresholds"
+    )
 
 
 class Alert(Base):
@@ -179,9 +216,13 @@ class Alert(Base):
 
     __tablename__ = "alerts"
     __table_args__ = (
+        CheckConstraint("side IN ('high', 'low')", name="side"),
+        CheckConstraint("origin IN ('live', 'retrospective')", name="origin"),
         Index(None, "user_id", "created_at"),
         Index(None, "status", "severity"),
         Index(None, "threshold_id"),
+        Index(None, "device_id", "triggered_at"),
+        Index("alerts_unnoticed_idx", "id", postgresql_where=text("NOT noticed")),
         Index(
             "alerts_one_open_key",
             "device_id",
@@ -205,6 +246,28 @@ class Alert(Base):
     resolved_at: Mapped[datetime | None]
     created_at: Mapped[Created]
     kind: Mapped[str] = mapped_column(server_default="threshold")
+    version: Mapped[int] = mapped_column(
+        server_default=text("1"), comment="rises with every change; a consumer ignores one it has seen"
+    )
+    metric: Mapped[str | None]
+    side: Mapped[str | None]
+    topic: Mapped[str | None] = mapped_column(comment="device/metric/threshold below {root}/alerts/")
+    value: Mapped[float | None]
+    peak_value: Mapped[float | None]
+    min_value: Mapped[float | None]
+    max_value: Mapped[float | None]
+    acknowledged_by: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    resolution: Mapped[str | None]
+    resolved_by: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    inhibited_by: Mapped[int | None] = mapped_column(ForeignKey("alerts.id"))
+    announced: Mapped[bool] = mapped_column(server_default=text("false"))
+    shelved_until: Mapped[datetime | None]
+    stale: Mapped[bool] = mapped_column(server_default=text("false"))
+    flapping: Mapped[bool] = mapped_column(server_default=text("false"))
+    origin: Mapped[str] = mapped_column(server_default="live")
+    noticed: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="false: changed by plain SQL, not yet published"
+    )
 
 
 class OtaVersion(Base):

@@ -23,6 +23,7 @@ class DeviceLatest(Metrics, Base):
     recorded_at: Mapped[datetime]
     received_at: Mapped[datetime]
     extra: Mapped[dict[str, Any] | None]
+    evaluated_at: Mapped[datetime | None]
 
 
 class DeviceSequence(Base):

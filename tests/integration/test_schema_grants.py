@@ -33,9 +33,22 @@ DAEMON_RIGHTS = {
     "daemon_state": READ_WRITE,
     "cache_versions": {"SELECT"},
     "alembic_version": {"SELECT"},
+    "threshold_classes": ALL_ROWS,
+    "rule_state": ALL_ROWS,
+    "alert_outbox": ALL_ROWS,
+    "late_windows": ALL_ROWS,
+    "alert_history": READ_WRITE,
+    "operator_commands": READ_WRITE,
     partition_name(TODAY): set[str](),
 }
-HIDDEN_FROM_TOOLS = {"users", "daemon_state", "device_credentials", partition_name(TODAY)}
+HIDDEN_FROM_TOOLS = {
+    "users",
+    "daemon_state",
+    "device_credentials",
+    "alert_outbox",
+    "late_windows",
+    partition_name(TODAY),
+}
 TOOLS_RIGHTS = {table: set[str]() if table in HIDDEN_FROM_TOOLS else {"SELECT"} for table in DAEMON_RIGHTS}
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
