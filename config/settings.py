@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -197,6 +198,64 @@ class PresenceSettings(Section):
     )
 
 
+class AlertingSettings(Section):
+    """Thresholds, alerts, and who is told."""
+
+    timezone: str = Field("UTC", description="IANA zone of the times in message texts: the site's.")
+    message_template: str = Field(
+        "{name} ({location}): {metric} {value} {unit} {relation} {limit} {unit}, {time}",
+        description="Text of an alert. Known: name, device, location, metric, value, unit, relation (above or below), limit, "
+        "time, severity.",
+    )
+    late_after_s: Seconds = Field(
+        300.0,
+        description="An older reading is a backlog's: it may resolve an alert, but raises one only if a fresh one confirms it.",
+    )
+    offline: Literal["critical", "warning", "info", "off"] = Field(
+        "warning", description="Severity of the alert about a device that is offline; off: none is raised."
+    )
+    offline_delay_s: float = Field(
+        30.0, ge=0, description="How long a device must be offline before its alert; a short reconnect pages nobody."
+    )
+    stale_after_s: Seconds = Field(
+        600.0,
+        description="An open alert is marked stale when its metric has not come for this long, unless the threshold or the "
+        "device's interval says otherwise.",
+    )
+    keep_resolved_h: float = Field(
+        24.0, gt=0, description="Resolved states stay retained at the broker for this long; then they are cleared."
+    )
+    alertmanager_url: str | None = Field(
+        None, description="http(s)://host:9093 of a Prometheus Alertmanager that is sent the same alerts; default: none."
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (LookupError, ValueError, OSError) as error:
+            raise ValueError("must be an IANA time zone, like Europe/Berlin") from error
+        return value
+
+    @field_validator("message_template")
+    @classmethod
+    def _is_template(cls, value: str) -> str:
+        known = ("name", "device", "location", "metric", "value", "unit", "relation", "limit", "time", "severity")
+        try:
+            value.format(**dict.fromkeys(known, ""))
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"must be text with fields in braces, out of: {', '.join(known)}") from error
+        return value
+
+    @field_validator("alertmanager_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            raise ValueError("must look like http://host:9093")
+        return value
+
+
 class RetentionSettings(Section):
     """How long data is kept."""
 
@@ -239,6 +298,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     ingest: IngestSettings = IngestSettings()
     presence: PresenceSettings = PresenceSettings()
+    alerting: AlertingSettings = AlertingSettings()
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()

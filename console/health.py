@@ -13,6 +13,7 @@ Probe = Callable[[], tuple[bool, str]]
 
 READINESS = ("lock", "database", "caches", "subscribed", "lag")
 LIVENESS = ("event_loop", "receiver")
+NOT_ASKED = "not asked yet"
 
 
 class State(StrEnum):
@@ -67,7 +68,7 @@ class Health:
         self._draining = False
         self._liveness: dict[str, Probe] = {}
         self._readiness: dict[str, Probe] = {}
-        self._set("database", ok=False, detail="not asked yet")
+        self._set("database", ok=False, detail=NOT_ASKED)
         self._stand_down("waiting for the database")
         for name in LIVENESS:
             self.watch(name, lambda: (True, "not started yet"))
@@ -76,6 +77,11 @@ class Health:
     def state(self) -> State:
         """Present state; draining outranks all."""
         return State.DRAINING if self._draining else self._leading
+
+    @property
+    def asked_for_database(self) -> bool:
+        """False until the first answer."""
+        return self._readiness["database"]()[1] != NOT_ASKED
 
     def passed(self, name: str, detail: str = "") -> None:
         """Answers a check with yes, until told otherwise."""

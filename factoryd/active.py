@@ -6,7 +6,7 @@ Built anew each time leadership is won, and dropped whole when it is lost: nothi
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from config.settings import Settings
 from console.health import Health, lag_probe, subscribed_probe, tasks_probe
-from console.metrics import installed_version, watch_pipeline
+from console.metrics import watch_pipeline
+from factoryd.alarms import AlarmMetrics, Alarms
 from factoryd.caches import CacheMetrics, Caches, device_load
+from factoryd.control import Control
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
 from ingest.batch import Batch
 from ingest.devices import Registry
@@ -45,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 SEEING_LAG_S = 2.0
 """Presence judges nobody while messages wait longer than this: what a device said may still be among them."""
+OUTBOX_DRAIN_S = 1.0
 CONTROL_WINDOW = 1_000
 """Receive maximum of the control session: status messages are few, and the broker keeps those that wait."""
 
@@ -60,6 +63,7 @@ class Metrics:
         self.notices = NoticeMetrics(registry)
         self.caches = CacheMetrics(registry)
         self.housekeeping = HousekeepingMetrics(registry)
+        self.alarms = AlarmMetrics(registry)
 
 
 class Active:
@@ -72,17 +76,29 @@ class Active:
         health: Health,
         pool: Pool,
         connection: Connection,
+        publisher: Publisher,
         state: dict[str, str],
         clock: Callable[[], datetime],
         *,
         skip_key_check: bool,
     ) -> None:
+        self._publisher = publisher
         self._settings, self._health, self._pool, self._metrics = settings, health, pool, metrics
         self._devices = DeviceStore(pool)
         self._registry = Registry()
         self._housekeeping = Housekeeping(settings, pool, clock, metrics.housekeeping)
         routes = Routes(settings.mqtt.root, settings.ingest.source)
         self._intake = Intake(settings.ingest, settings.retention, self._registry, routes, metrics.ingest)
+        self.alarms = Alarms(
+            settings,
+            metrics.alarms,
+            pool,
+            connection,
+            publisher,
+            clock,
+            presence=lambda: self._presence.states,
+            granted=lambda: self._presence.granted,
+        )
         self.pipeline = Pipeline(
             settings.ingest,
             self._intake,
@@ -90,6 +106,7 @@ class Active:
             ReadingWriter(
                 connection,
                 self._registry,
+                self.alarms.ledger,
                 skip_key_check=skip_key_check,
                 kept=timedelta(days=settings.retention.readings_days),
                 clock=clock,
@@ -100,34 +117,41 @@ class Active:
             clock,
             self._on_committed,
         )
-        self._publisher = Publisher(
-            settings.mqtt,
-            instance=settings.instance,
-            version=installed_version(),
-            clock=clock,
-            metrics=metrics.publisher,
-        )
         self._presence = Presence(
             settings.presence,
             root=settings.mqtt.root,
             instance=settings.instance,
             registry=self._registry,
             store=PresenceTable(pool),
-            publish=self._publisher.publish,
+            publish=publisher.publish,
             clock=clock,
             metrics=metrics.presence,
             sees=self._sees,
         )
         self._intake.own_topics[self._presence.marks_topic] = self._presence.telemetry_mark
-        self._notices = Notices(settings.ingest, settings.mqtt.root, self._publisher.publish, clock, metrics.notices)
+        self._notices = Notices(settings.ingest, settings.mqtt.root, publisher.publish, clock, metrics.notices)
         self._replays = Replays(ReplayTable(pool), self._intake, self.pipeline.wake)
         self._caches = Caches(
             settings.database,
-            {"devices": device_load(self._devices, self._registry, self._intake), "replay": self._replays.feed},
+            {
+                "devices": self._load_devices,
+                "thresholds": self.alarms.load_thresholds,
+                "users": self.alarms.load_thresholds,
+                "replay": self._replays.feed,
+                "operators": self.alarms.serve_operators,
+            },
             metrics.caches,
         )
         marks = Subscription(self._presence.marks_topic)
         status = Subscription(topics.status_filter(settings.mqtt.root), retained=True)
+        commands = Subscription(topics.operator_commands_filter(settings.mqtt.root))
+        self._operators = Control(
+            settings.mqtt.root,
+            self.alarms.commands,
+            self.alarms.answers,
+            metrics.alarms.alerts,
+            self._presence.deliver,
+        )
         self._telemetry = Receiver(
             settings.mqtt,
             name="telemetry",
@@ -142,8 +166,8 @@ class Active:
             settings.mqtt,
             name="control",
             client_id=state["mqtt_client_id_control"],
-            subscriptions=(status, marks),
-            deliver=self._presence.deliver,
+            subscriptions=(status, marks, commands),
+            deliver=self._operators.deliver,
             clock=clock,
             metrics=metrics.receiver,
             session_expected=f"{SESSION_SEEN}control" in state,
@@ -160,6 +184,7 @@ class Active:
         health: Health,
         pool: Pool,
         connection: Connection,
+        publisher: Publisher,
         clock: Callable[[], datetime],
     ) -> "Active":
         """Makes the parts, and loads all state before anything is received.
@@ -168,10 +193,11 @@ class Active:
             DatabaseUnavailable: try again.
         """
         state, skip = await load_state(connection), await may_skip_key_check(connection)
-        active = cls(settings, metrics, health, pool, connection, state, clock, skip_key_check=skip)
+        active = cls(settings, metrics, health, pool, connection, publisher, state, clock, skip_key_check=skip)
         await active._housekeeping.make_partitions()
         active._registry.load(await active._devices.load_all())
         await active._presence.load()
+        await active.alarms.load(state)
         _tune_garbage_collection()
         log.info("state_loaded", devices=len(active._registry), foreign_key="locked once" if skip else "checked per row")
         return active
@@ -186,13 +212,14 @@ class Active:
             stack.enter_context(watch_pipeline(self._metrics.ingest, self.pipeline))
             stack.callback(self.pipeline.abandon)
             async with asyncio.TaskGroup() as group:
-                publishing = group.create_task(self._publisher.run(), name="publisher")
                 working: list[asyncio.Task[None]] = [
                     group.create_task(self._caches.run(), name="caches"),
                     group.create_task(self.pipeline.run(), name="pipeline"),
                     group.create_task(self._presence.run(), name="presence"),
                     group.create_task(self._notices.run(), name="notices"),
                     group.create_task(self._housekeeping.run(), name="housekeeping"),
+                    group.create_task(self._operators.run(), name="operators' commands"),
+                    group.create_task(self.alarms.run(), name="alarms"),
                 ]
                 await self._caches.listening.wait()
                 receiving = [
@@ -209,7 +236,10 @@ class Active:
                 for task in ending:
                     task.cancel()
                 await asyncio.wait(ending)
-                publishing.cancel()
+
+    async def _load_devices(self) -> None:
+        await device_load(self._devices, self._registry, self._intake)()
+        await self.alarms.load_thresholds()
 
     async def _subscribed(self, stop: asyncio.Event) -> None:
         """Waits for both sessions, and remembers that the broker has them: from now on a missing one is an incident."""
@@ -236,6 +266,9 @@ class Active:
         self._control.stop_reading()
         await self.pipeline.drain()
         await self._presence.flush()
+        with suppress(TimeoutError):  # with the broker away the outbox keeps them
+            async with asyncio.timeout(OUTBOX_DRAIN_S):
+                await self.alarms.drain()
 
     def _watch_health(self, receiving: Sequence[asyncio.Task[None]]) -> None:
         health, limit = self._health, self._settings.http.ready_max_lag_s

@@ -20,6 +20,8 @@ from console.http import HttpAddress, serve_http
 from console.metrics import HealthCollector, installed_version, metric_total, register_process_metrics
 from factoryd.active import Active, Metrics
 from factoryd.notify import Notifier, Signs, feed_watchdog
+from factoryd.voice import Voice
+from mqtt.publisher import Publisher
 from storage.database import DatabaseUnavailable, Pool, open_pool, probe_writable
 from storage.leader import LeadershipLost, leadership
 from storage.migrate import check_schema
@@ -51,6 +53,14 @@ class Daemon:
         self.active: Active | None = None
         """What works while we lead."""
         self._waiting = Waiting()
+        publisher = Publisher(
+            settings.mqtt,
+            instance=settings.instance,
+            version=installed_version(),
+            clock=now,
+            metrics=self.metrics.publisher,
+        )
+        self._voice = Voice(self.registry, publisher, self.health)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set: standby, active, and standby again whenever the lock is lost.
@@ -71,6 +81,7 @@ class Daemon:
                 group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(self._headroom().run(), name="queue headroom"),
                 group.create_task(self._feed_watchdog(notifier, heartbeat), name="watchdog"),
+                group.create_task(self._voice.run(), name="voice"),
                 group.create_task(watch_database(self.health, lambda: probe_writable(pool)), name="database watch"),
             ]
             self.health.watch("event_loop", heartbeat.probe)
@@ -80,6 +91,7 @@ class Daemon:
             notifier.stopping()
             for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks)
         log.info("daemon_stopped")
 
     def _headroom(self) -> QueueHeadroom:
@@ -148,7 +160,10 @@ class Daemon:
         # Before the lock: a standby on too old a schema shall end now, and not when it is needed.
         await asyncio.to_thread(check_schema, self.settings.database.url.get_secret_value())
         async with leadership(self.settings.database, on_state, self._waiting) as connection:
-            self.active = await Active.load(self.settings, self.metrics, self.health, pool, connection, now)
+            self.active = await Active.load(
+                self.settings, self.metrics, self.health, pool, connection, self._voice.publisher, now
+            )
+            await self._voice.speak()
             try:
                 await self.active.run(stop, on_ready=notifier.ready)
             except* (LeadershipLost, DatabaseUnavailable) as lost:

@@ -3,8 +3,11 @@
 Filled by `ingest.intake` while the writer is busy with the one before (natural group commit).
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from ingest.devices import Device
@@ -48,6 +51,8 @@ class Batch:
     fresh_origins: list[Origin] = field(default_factory=list)
     rest: list[Reading] = field(default_factory=list)
     rest_origins: list[Origin] = field(default_factory=list)
+    rest_after: list[int] = field(default_factory=list)
+    """By place in `rest`: how many fresh ones had come before."""
     latest: dict[int, Reading] = field(default_factory=dict)
     streams: dict[tuple[int, str], Stream] = field(default_factory=dict)
     """By device and boot: the live streams that this batch's messages belong to."""
@@ -86,6 +91,41 @@ class Batch:
                 self.sequences[device_id, boot] = stream.copy()
             else:
                 kept.note(seq)
+
+
+def in_order(batch: Batch, rest: Container[int], fresh: Container[int] | None = None) -> list[Reading]:
+    """Returns readings in order of arrival; those of one message by time, so that where a batch ends means nothing.
+
+    Args:
+        batch: closed.
+        rest: which of `batch.rest` are wanted, by place.
+        fresh: which of `batch.fresh`; default: all.
+    """
+    arrivals: list[tuple[int, int, Reading, Origin]] = [
+        (place, 1, reading, origin)
+        for place, (reading, origin) in enumerate(zip(batch.fresh, batch.fresh_origins, strict=True))
+        if fresh is None or place in fresh
+    ]
+    arrivals += [
+        (batch.rest_after[place], 0, reading, origin)
+        for place, (reading, origin) in enumerate(zip(batch.rest, batch.rest_origins, strict=True))
+        if place in rest
+    ]
+    arrivals.sort(key=itemgetter(0, 1))
+    ordered: list[Reading] = []
+    for _, group in groupby(arrivals, key=_message):
+        readings = [arrival[2] for arrival in group]
+        ordered += sorted(readings, key=_evaluation_time) if len(readings) > 1 else readings
+    return ordered
+
+
+def _message(arrival: tuple[int, int, Reading, Origin]) -> int:
+    origin = arrival[3]
+    return id(origin.publish if isinstance(origin, Part) else origin)
+
+
+def _evaluation_time(reading: Reading) -> datetime:
+    return min(reading.recorded_at, reading.received_at)
 
 
 def quarantined_from(

@@ -301,6 +301,7 @@ class Intake:
         else:
             batch.rest.append(reading)
             batch.rest_origins.append(origin)
+            batch.rest_after.append(len(batch.fresh))
             batch.heard.add(number)
             if recorded_at == device.newest:  # it may complete the newest reading; the writer knows if it contradicts it
                 prior = batch.latest.get(number)

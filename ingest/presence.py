@@ -8,7 +8,7 @@ sessions; afterwards every device is granted a fresh interval.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -77,6 +77,16 @@ class Presence:
     def blind(self) -> bool:
         """True while no silence is judged."""
         return self._granted is None
+
+    @property
+    def granted(self) -> datetime | None:
+        """Since when we see without interruption; None while blind."""
+        return self._granted
+
+    @property
+    def states(self) -> Mapping[int, Liveness]:
+        """Every device's presence, by number."""
+        return self._states
 
     def hold(self, source: Backpressure) -> None:
         """Tells which receiver brings status messages: it is held while too many of them wait for a write."""

@@ -8,16 +8,18 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 import msgspec
 import structlog
 from paho.mqtt.client import MQTT_ERR_SUCCESS
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -42,6 +44,15 @@ class PublishRefused(Exception):
     """The broker acknowledged a message with a failure code, such as not authorised: it has not taken it, and will not."""
 
 
+class Outbound(NamedTuple):
+    """One message to be published at QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    correlation_data: bytes | None = None
+
+
 class _Client(aiomqtt.Client):
     """Adds to aiomqtt what it leaves out: the reason code of a PUBACK, and the end of a wait when the connection ends."""
 
@@ -49,18 +60,34 @@ class _Client(aiomqtt.Client):
         super().__init__(host, port, **options)
         self._verdicts: dict[int, asyncio.Future[ReasonCode]] = {}
 
-    async def deliver(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+    async def deliver(self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes | None = None) -> None:
         """Publishes and waits for the PUBACK."""
-        info = self._client.publish(topic, payload, qos, retain)
+        mid = self.send(topic, payload, qos, retain, correlation)
+        if qos:
+            await self.confirmed(topic, mid)
+
+    def send(self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes | None = None) -> int:
+        """Writes a message, in order; returns the packet id for `confirmed`."""
+        properties = None
+        if correlation is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        info = self._client.publish(topic, payload, qos, retain, properties)
         if info.rc != MQTT_ERR_SUCCESS:
             raise BrokerUnavailable(f"publishing to {topic}: the connection to the broker is down (code {info.rc})")
-        if qos == 0:
-            return
-        verdict = self._verdicts[info.mid] = self._loop.create_future()
+        if qos:
+            self._verdicts[info.mid] = self._loop.create_future()
+        return info.mid
+
+    async def confirmed(self, topic: str, mid: int) -> None:
+        """Waits for the PUBACK."""
+        verdict = self._verdicts[mid]
         try:
-            await asyncio.wait({verdict, self._disconnected}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if not verdict.done():
+                either: set[asyncio.Future[Any]] = {verdict, self._disconnected}
+                await asyncio.wait(either, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._verdicts.pop(info.mid, None)
+            self._verdicts.pop(mid, None)
         if not verdict.done():
             raise BrokerUnavailable(f"publishing to {topic}: no acknowledgement before the connection or {TIMEOUT_S:g} s ended")
         if verdict.result().is_failure:
@@ -109,6 +136,11 @@ class Publisher:
         """Random, and no durable session: nothing of ours waits at the broker under this name."""
         self.ready = asyncio.Event()
         """Set while connected."""
+        self.gone = asyncio.Event()
+        """Set while not connected."""
+        self.gone.set()
+        self.farewell = True
+        """Whether we say offline at the end: not if another daemon has taken our place."""
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> None:
         """Returns when the broker has acknowledged (QoS 0: when it is written).
@@ -129,6 +161,49 @@ class Publisher:
             self._metrics.failed.labels("refused").inc()
             raise
         self._metrics.published.inc()
+
+    async def publish_in_order(self, messages: Sequence[Outbound]) -> list[bool]:
+        """Publishes at QoS 1, many in flight, never one before another of the list; False for each that the broker refused.
+
+        Raises:
+            BrokerUnavailable: which of them arrived is unknown: publish all of them again.
+        """
+        client, accepted, waiting = self._client, [True] * len(messages), deque[tuple[int, str, int]]()
+        if client is None:
+            self._metrics.failed.labels("unavailable").inc()
+            raise BrokerUnavailable("publishing: not connected to the broker")
+
+        async def confirm_first() -> None:
+            place, topic, mid = waiting.popleft()
+            try:
+                await client.confirmed(topic, mid)
+                self._metrics.published.inc()
+            except PublishRefused as error:
+                accepted[place] = False
+                self._metrics.failed.labels("refused").inc()
+                log.error("publish_refused", topic=topic, error=str(error))
+            finally:
+                self._in_flight.release()
+
+        try:
+            for place, (topic, payload, retain, correlation) in enumerate(messages):
+                while self._in_flight.locked() and waiting:
+                    await confirm_first()
+                await self._in_flight.acquire()
+                try:
+                    waiting.append((place, topic, client.send(topic, payload, 1, retain, correlation)))
+                except BaseException:
+                    self._in_flight.release()
+                    raise
+            while waiting:
+                await confirm_first()
+        except BrokerUnavailable:
+            self._metrics.failed.labels("unavailable").inc()
+            raise
+        finally:
+            for _ in waiting:
+                self._in_flight.release()
+        return accepted
 
     async def announce(self, status: str, cause: str | None = None) -> None:
         """Says what we are (online, blind …) on our own topic, retained, now and after each reconnect."""
@@ -158,6 +233,7 @@ class Publisher:
     async def _serve(self, client: _Client) -> str:
         self._client = client
         self.ready.set()
+        self.gone.clear()
         self._metrics.connected.set(1)
         try:
             while not client.lost.done():
@@ -166,12 +242,13 @@ class Publisher:
             return str(client.lost.exception() or "connection closed by the broker")
         except asyncio.CancelledError:
             with suppress(BrokerUnavailable, PublishRefused, TimeoutError):
-                async with asyncio.timeout(FAREWELL_S):
+                async with asyncio.timeout(FAREWELL_S if self.farewell else 0):
                     await client.deliver(self._topic, self._offline(), 1, True)
             raise
         finally:
             self._client = None
             self.ready.clear()
+            self.gone.set()
             self._metrics.connected.set(0)
 
     async def _announce(self) -> None:

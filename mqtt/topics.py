@@ -46,6 +46,45 @@ def token(root: str, instance: str) -> str:
     return f"{root}/daemon/{instance}/token"
 
 
+def alert_state(root: str, alert: str) -> str:
+    """→ operators, QoS 1, retained: the present state of one alert; `alert` is device/metric/threshold."""
+    return f"{root}/alerts/{alert}"
+
+
+def alert_states_filter(root: str) -> str:
+    """All alerts' states."""
+    return f"{root}/alerts/#"
+
+
+def alert_event(root: str, severity: str, device: str) -> str:
+    """→ operators, QoS 1: one message per transition."""
+    return f"{root}/alert-events/{severity}/{device}"
+
+
+def alert_history(root: str, device: str) -> str:
+    """→ operators, QoS 1: what late readings showed."""
+    return f"{root}/alert-history/{device}"
+
+
+def operator_commands_filter(root: str) -> str:
+    """Operator →: all people's commands."""
+    return f"{root}/operators/+/commands"
+
+
+def operator_of(root: str, topic: str) -> str | None:
+    """Returns the login of `{root}/operators/{login}/commands`, or None if `topic` is not of that shape."""
+    prefix, suffix = f"{root}/operators/", "/commands"
+    if len(topic) < len(prefix) + len(suffix) or not topic.startswith(prefix) or not topic.endswith(suffix):
+        return None
+    login = topic[len(prefix) : -len(suffix)]
+    return None if "/" in login else login
+
+
+def operator_responses(root: str, login: str) -> str:
+    """→ operator, QoS 1: answers; a Response Topic must be this or below it."""
+    return f"{root}/operators/{login}/responses"
+
+
 def telemetry_filter(root: str) -> str:
     """All devices' telemetry."""
     return f"{root}/devices/+/telemetry"

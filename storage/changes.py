@@ -16,6 +16,8 @@ from storage.database import Connection, DatabaseUnavailable, connect, translate
 log = structlog.get_logger(__name__)
 
 CHANNEL = "factoryd_cache"
+ASKED_FOR = ("replay", "operators")
+"""No caches: rows that somebody has written for the daemon to act on."""
 POLL_S = 5.0
 POLL_TIMEOUT_S = 5.0
 RECONNECT_MAX_S = 5.0
@@ -26,7 +28,7 @@ class ChangeListener:
 
     Args:
         settings: the database.
-        on_change: called with the name of a cache (a row of cache_versions, or "replay") that must be loaded again.
+        on_change: called with the name of a cache (a row of cache_versions, or of ASKED_FOR) that must be loaded again.
         on_checked: called when the versions were found to be those we know: nothing was missed up to now.
         poll_s: time between two looks at the versions.
     """
@@ -68,7 +70,7 @@ class ChangeListener:
         with translated("listening for changes"):
             await connection.execute(f"LISTEN {CHANNEL}")
             self._versions = await self._read_versions(connection)
-            for name in [*self._versions, "replay"]:
+            for name in [*self._versions, *ASKED_FOR]:
                 self._on_change(name)
             self.listening.set()
             while True:

@@ -12,10 +12,14 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import structlog
 
-from ingest.batch import Batch, Origin, merge_latest, quarantined_row
+from alerting.draft import Draft
+from alerting.outgoing import Outgoing
+from ingest.batch import Batch, Origin, in_order, merge_latest, quarantined_row
 from ingest.devices import Registry
 from ingest.flood import Refusals
 from ingest.reading import Quarantined, Reading, Reason
+from storage.alert_rows import MARKS, write_draft
+from storage.alerts import AlertLedger
 from storage.database import Connection, DatabaseUnavailable, one_line, translated
 from storage.leader import LeadershipLost
 from storage.partitions import PARTITION_NAMES_SQL, partition_name
@@ -32,7 +36,8 @@ INSERT = f"INSERT INTO sensor_readings ({NAMES}) SELECT * FROM unnest({ARRAYS})"
 INSERT_AND_LATEST = f"""
     WITH given AS (SELECT * FROM unnest({ARRAYS}) AS t ({NAMES})),
     stored AS (INSERT INTO sensor_readings ({NAMES}) SELECT * FROM given)
-    INSERT INTO device_latest AS l ({NAMES}) SELECT * FROM given {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
+    INSERT INTO device_latest AS l ({NAMES}, evaluated_at)
+        SELECT *, least(recorded_at, received_at) FROM given {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
 """The whole transaction of a plain batch: one statement, one round trip."""
 SMALL_BATCH = 40
 """Up to this many rows an INSERT in the transaction's pipeline is faster than a COPY, which needs round trips of its own."""
@@ -72,6 +77,7 @@ class ReadingWriter:
         self,
         connection: Connection,
         registry: Registry,
+        alerts: AlertLedger,
         *,
         skip_key_check: bool,
         kept: timedelta,
@@ -83,6 +89,7 @@ class ReadingWriter:
         Args:
             connection: holds the leader's lock.
             registry: for the names of devices.
+            alerts: what the readings mean for thresholds goes into the same transaction.
             skip_key_check: whether our role may set session_replication_role.
             kept: how long readings are kept: days within it must have a partition.
             clock: aware UTC.
@@ -90,6 +97,7 @@ class ReadingWriter:
         """
         self._connection = connection
         self._registry = registry
+        self._alerts = alerts
         self._skip_key_check = skip_key_check
         self._kept = kept
         self._clock = clock
@@ -102,13 +110,14 @@ class ReadingWriter:
             DatabaseUnavailable: try the same batch again.
             LeadershipLost: the connection is gone; nothing may be acknowledged any more.
         """
-        try:
-            return await self._attempt(self._commit_fast, batch)
-        except psycopg.Error as error:
-            if remedy(error.sqlstate) is not Remedy.BISECT:
-                raise
-            log.warning("batch_refused", sqlstate=error.sqlstate, error=one_line(error), readings=batch.readings)
-        return await self._attempt(self._commit_carefully, batch)
+        async with self._alerts.turn:
+            try:
+                return await self._attempt(self._commit_fast, batch)
+            except psycopg.Error as error:
+                if remedy(error.sqlstate) is not Remedy.BISECT:
+                    raise
+                log.warning("batch_refused", sqlstate=error.sqlstate, error=one_line(error), readings=batch.readings)
+            return await self._attempt(self._commit_carefully, batch)
 
     async def ping(self) -> None:
         """Tells whether we still hold the lock.
@@ -117,7 +126,8 @@ class ReadingWriter:
             LeadershipLost: no.
         """
         try:
-            await self._connection.execute("SELECT 1")
+            async with self._alerts.turn:
+                await self._connection.execute("SELECT 1")
         except psycopg.Error as error:
             raise LeadershipLost(f"the writer's connection is gone: {one_line(error)}") from error
 
@@ -134,10 +144,19 @@ class ReadingWriter:
                 raise
 
     async def _commit_fast(self, batch: Batch, refused: Refusals) -> Committed:
-        if _is_plain(batch):
-            await self._connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
-            return Committed(len(batch.fresh), 0, batch.duplicates, refused)
         connection, outcome = self._connection, Upserted()
+        if _is_plain(batch):
+            draft, messages = await self._alerts.evaluate(batch.fresh)
+            if not draft:
+                await connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
+            else:
+                async with connection.pipeline():
+                    await connection.execute("BEGIN")
+                    await connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
+                    await write_draft(connection, draft, messages)
+                    await connection.execute("COMMIT")
+            self._alerts.settle(draft, messages)
+            return Committed(len(batch.fresh), 0, batch.duplicates, refused)
         begun = len(batch.fresh) > SMALL_BATCH or bool(batch.rest)
         if len(batch.fresh) > SMALL_BATCH:
             await self._copy(batch.fresh)
@@ -148,13 +167,24 @@ class ReadingWriter:
             outcome = await upsert_readings(connection, batch.rest, batch.fresh)
             for place in outcome.conflicts:
                 refused.add(self._conflict(batch.rest[place], batch.rest_origins[place]))
+        draft, messages = await self._alerts.evaluate(in_order(batch, outcome.told) if batch.rest else batch.fresh)
         async with connection.pipeline():
             if not begun:
                 await connection.execute("BEGIN")
                 await self._insert(batch.fresh)
             await write_side_rows(connection, batch, _latest(batch, outcome.conflicts), refused)
+            await self._write_alerts(batch, draft, messages)
             await connection.execute("COMMIT")
+        self._alerts.settle(draft, messages)
         return Committed(len(batch.fresh) + outcome.stored, outcome.merged, outcome.duplicate + batch.duplicates, refused)
+
+    async def _write_alerts(self, batch: Batch, draft: Draft, messages: Sequence[Outgoing]) -> None:
+        if draft:
+            await write_draft(self._connection, draft, messages)
+        if batch.rest and draft.marks:  # a clock that was ahead and is put right: its readings are not the newest
+            behind = [(number, at) for number, at in draft.marks.items() if number not in batch.latest]
+            if behind:
+                await self._connection.execute(MARKS, [list(column) for column in zip(*behind, strict=True)])
 
     async def _insert(self, readings: Sequence[Reading]) -> None:
         if readings:
@@ -193,7 +223,13 @@ class ReadingWriter:
         fresh = [readings[place] for place in careful.accepted if place < count]
         latest = _newest_values(fresh, [readings[place] for place in careful.accepted if place >= count])
         await write_side_rows(self._connection, batch, latest.values(), refused)
+        told = careful.upserted.told
+        draft, messages = await self._alerts.evaluate(
+            in_order(batch, {place - count for place in told if place >= count}, {place for place in told if place < count})
+        )
+        await self._write_alerts(batch, draft, messages)
         await self._connection.execute("COMMIT")
+        self._alerts.settle(draft, messages)
         done = careful.upserted
         return Committed(done.stored, done.merged, done.duplicate + batch.duplicates, refused)
 
@@ -219,6 +255,7 @@ class ReadingWriter:
         total.stored, total.merged = total.stored + outcome.stored, total.merged + outcome.merged
         total.duplicate += outcome.duplicate
         total.conflicts += [first + place for place in outcome.conflicts]
+        total.told.update(first + place for place in outcome.told)
         conflicts = set(outcome.conflicts)
         careful.accepted += [first + place for place in range(len(readings)) if place not in conflicts]
         careful.stored += readings

@@ -23,11 +23,13 @@ ON_LATEST_CONFLICT = f"""
                      WHEN excluded.recorded_at >= l.recorded_at THEN coalesce(l.extra, '{{}}') || excluded.extra
                      ELSE excluded.extra || coalesce(l.extra, '{{}}') END,
         received_at = greatest(l.received_at, excluded.received_at),
-        recorded_at = greatest(l.recorded_at, excluded.recorded_at)"""
+        recorded_at = greatest(l.recorded_at, excluded.recorded_at),
+        evaluated_at = greatest(l.evaluated_at, excluded.evaluated_at)"""
 
 LATEST = f"""
-    INSERT INTO device_latest AS l ({", ".join(COLUMNS)})
-    SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for kind in TYPES)}) {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
+    INSERT INTO device_latest AS l ({", ".join(COLUMNS)}, evaluated_at)
+    SELECT *, least(recorded_at, received_at) FROM unnest({", ".join(f"%s::{kind}[]" for kind in TYPES)})
+        AS t ({", ".join(COLUMNS)}) {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
 
 SEQUENCES = """
     INSERT INTO device_sequences AS s (device_id, boot_id, first_seq, last_seq, missing)

@@ -48,6 +48,8 @@ class Upserted:
     merged: int = 0
     duplicate: int = 0
     conflicts: list[int] = field(default_factory=list)
+    told: set[int] = field(default_factory=set)
+    """Those that said something new: stored or merged."""
 
 
 async def upsert_readings(connection: Connection, readings: Sequence[Reading], present: Iterable[Reading] = ()) -> Upserted:
@@ -94,6 +96,7 @@ class _Moment:
     members: list[tuple[int, Reading]]
     conflicts: list[int] = field(default_factory=list)
     duplicate: int = 0
+    new: list[int] = field(default_factory=list)
 
     def add(self, place: int, reading: Reading) -> None:
         self.members.append((place, reading))
@@ -104,11 +107,14 @@ class _Moment:
             self.duplicate += 1
         else:
             self.together = both
+            self.new.append(place)
 
     def judge(self, outcome: Upserted, is_known: bool, is_new: bool) -> None:
         """Counts them: `is_known` if the stored row said it all before, `is_new` if there was no row."""
         accepted = len(self.members) - len(self.conflicts)
         duplicate = accepted if is_known else self.duplicate
+        if not is_known:
+            outcome.told.update(self.new)
         outcome.conflicts += self.conflicts
         outcome.duplicate += duplicate
         outcome.stored += is_new
@@ -125,6 +131,7 @@ class _Moment:
                 outcome.duplicate += 1
             else:
                 outcome.merged += 1
+                outcome.told.add(place)
                 now = both
         return [] if now == stored else [now]
 
@@ -136,7 +143,7 @@ def _moments(readings: Sequence[Reading]) -> dict[tuple[int, datetime], _Moment]
         if key in moments:
             moments[key].add(place, reading)
         else:
-            moments[key] = _Moment(reading, [(place, reading)])
+            moments[key] = _Moment(reading, [(place, reading)], new=[place])
     return moments
 
 

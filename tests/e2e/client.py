@@ -48,23 +48,27 @@ class Client:
             await writer.wait_closed()
 
     async def read(self, kind: type[Any]) -> Any:
-        """Returns the next packet of that kind; others are passed over."""
+        """Returns the next packet of that kind, soon; others are passed over."""
         async with asyncio.timeout(WITHIN_S):
-            while True:
-                try:
-                    packet, size = mqtt5.read(memoryview(self._rest))
-                except IndexError:
-                    more = await self._reader.read(1 << 16)
-                    assert more, "the broker closed the connection"
-                    self._rest += more
-                    continue
-                self._rest = self._rest[size:]
-                if isinstance(packet, kind):
-                    return packet
+            return await self.read_next(kind)
 
-    async def subscribe(self, topic: str) -> None:
-        subscription = mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE)
-        self._writer.write(mqtt5.SubscribePacket(1, [subscription]).write())
+    async def read_next(self, kind: type[Any]) -> Any:
+        """As `read`, and waits as long as it takes."""
+        while True:
+            try:
+                packet, size = mqtt5.read(memoryview(self._rest))
+            except IndexError:
+                more = await self._reader.read(1 << 16)
+                assert more, "the broker closed the connection"
+                self._rest += more
+                continue
+            self._rest = self._rest[size:]
+            if isinstance(packet, kind):
+                return packet
+
+    async def subscribe(self, topic: str, number: int = 1) -> None:
+        subscription = mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE)
+        self._writer.write(mqtt5.SubscribePacket(number, [subscription]).write())
         await self.read(mqtt5.SubAckPacket)
 
     async def publish(self, *messages: Message) -> None:

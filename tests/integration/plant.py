@@ -35,6 +35,7 @@ from storage.devices import DeviceStore
 from storage.presence import PresenceTable
 from storage.readings import ReadingWriter
 from storage.replays import ReplayTable
+from tests.integration.alarms import no_alerts
 
 WITHIN_S = 10.0
 
@@ -90,6 +91,7 @@ class Plant:
         writer = ReadingWriter(
             self.connection,
             self.registry,
+            no_alerts(self.connection),
             skip_key_check=False,
             kept=timedelta(days=3),
             clock=now,

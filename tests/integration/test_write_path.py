@@ -163,13 +163,14 @@ async def test_the_statement_and_the_rule_agree(database: Database) -> None:
             return Reading._make((device, *values, moment, NOW, extra or None))
 
         first, second = [some(n) for n in range(1500)], [some(n) for n in range(1500)]
-        assert await upsert_readings(store.connection, first) == Upserted(stored=1500)
+        assert await upsert_readings(store.connection, first) == Upserted(stored=1500, told=set(range(1500)))
         outcome = await upsert_readings(store.connection, second)
         both = [merged(one, other) for one, other in zip(first, second, strict=True)]
         assert outcome.conflicts == [n for n, row in enumerate(both) if row is None]
         assert outcome.duplicate == sum(row == one for row, one in zip(both, first, strict=True))
         assert outcome.merged == 1500 - len(outcome.conflicts) - outcome.duplicate
         assert outcome.stored == 0
+        assert outcome.told == {n for n, row in enumerate(both) if row is not None and row != first[n]}
         stored = await store.connection.execute(f"SELECT {', '.join(COLUMNS)} FROM sensor_readings ORDER BY recorded_at DESC")
         expected = [row or one for row, one in zip(both, first, strict=True)]
         for found, wanted in zip(await stored.fetchall(), expected, strict=True):

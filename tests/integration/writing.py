@@ -24,6 +24,7 @@ from mqtt.connection import Deliveries
 from storage.database import Connection, connect, open_pool
 from storage.devices import DeviceStore
 from storage.readings import SMALL_BATCH, Committed, ReadingWriter
+from tests.integration.alarms import no_alerts
 from tests.integration.conftest import TODAY, Database
 
 NOW = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
@@ -139,6 +140,7 @@ async def store_on(
         writer = ReadingWriter(
             connection,
             registry,
+            no_alerts(connection),
             skip_key_check=skip_key_check,
             kept=KEPT,
             clock=lambda: NOW,

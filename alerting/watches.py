@@ -1,0 +1,71 @@
+"""PURE. Thresholds compiled for the hot path: per device the metrics that are watched, per metric one pair of numbers.
+
+A value between `low` and `high`, while every rule of the metric stands at normal, changes nothing: one comparison, whatever the
+number of rules. While a rule stands elsewhere no value is between them, and each rule is asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from alerting.alert import Rule
+from alerting.rules import NORMAL, Phase, RuleState
+from ingest.reading import METRICS
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+EVER = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """One metric of one device, with all its rules."""
+
+    device_id: int
+    metric: str
+    place: int
+    """Where the value is in a reading; 0: in `extra`."""
+    rules: tuple[Rule, ...]
+    """The most severe first."""
+    low: float = EVER
+    high: float = -EVER
+    heard: datetime = NEVER
+    """Last value received, by our clock. Not undone by a failed commit: the value did come."""
+    since: datetime = NEVER
+    """Watched since then."""
+
+    def settle(self, states: Mapping[int, RuleState]) -> None:
+        """Recomputes the two numbers."""
+        if all(states.get(rule.threshold_id, NORMAL).phase is Phase.NORMAL for rule in self.rules):
+            self.low = max((rule.low for rule in self.rules if rule.low is not None), default=-EVER)
+            self.high = min((rule.high for rule in self.rules if rule.high is not None), default=EVER)
+        else:
+            self.low, self.high = EVER, -EVER
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One device."""
+
+    device_id: int
+    at: datetime = NEVER
+    """Evaluation time of the last evaluated reading: what is older is late."""
+    rules: tuple[Rule, ...] = ()
+    channels: dict[str, Channel] = field(default_factory=dict)
+    columns: tuple[tuple[int, Channel], ...] = ()
+    extras: tuple[Channel, ...] = ()
+
+    def set_rules(self, rules: Sequence[Rule], now: datetime) -> None:
+        """Takes these rules instead of all before; what was heard stays known."""
+        if self.rules == tuple(rules):
+            return
+        self.rules = tuple(rules)
+        by_metric: dict[str, list[Rule]] = {}
+        for rule in sorted(rules, key=lambda rule: -rule.severity.rank):
+            by_metric.setdefault(rule.metric, []).append(rule)
+        before, self.channels = self.channels, {}
+        for metric, its_rules in by_metric.items():
+            place = METRICS.index(metric) + 1 if metric in METRICS else 0
+            heard, since = (before[metric].heard, before[metric].since) if metric in before else (NEVER, now)
+            self.channels[metric] = Channel(self.device_id, metric, place, tuple(its_rules), heard=heard, since=since)
+        self.columns = tuple((channel.place, channel) for channel in self.channels.values() if channel.place)
+        self.extras = tuple(channel for channel in self.channels.values() if not channel.place)
