@@ -1,7 +1,8 @@
-"""Answers to operators: published once, on the response topic. A courtesy: what was done is in operator_commands."""
+"""Answers to operators, on the response topic. A courtesy, lost with the process: what was done is in operator_commands."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -13,11 +14,21 @@ log = structlog.get_logger(__name__)
 MAX_WAITING = 1_000
 
 
+class Broker(Protocol):
+    """The publisher, as far as it is needed here."""
+
+    ready: asyncio.Event
+
+    async def publish_in_order(self, messages: Sequence[Outbound]) -> list[bool]:
+        """Returns when all are acknowledged."""
+        ...
+
+
 class Answers:
     """Answers on their way."""
 
-    def __init__(self, publish: Callable[[Sequence[Outbound]], Awaitable[object]]) -> None:
-        self._publish = publish
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._waiting: asyncio.Queue[Outbound] = asyncio.Queue(MAX_WAITING)
 
     def put(self, outcomes: Iterable[Outcome]) -> None:
@@ -35,7 +46,8 @@ class Answers:
         """Publishes until cancelled."""
         while True:
             answer = await self._waiting.get()
+            await self._broker.ready.wait()
             try:
-                await self._publish([answer])
+                await self._broker.publish_in_order([answer])
             except ConnectionError as error:
-                log.debug("answer_not_published", topic=answer.topic, error=str(error))
+                log.info("answer_lost", topic=answer.topic, error=str(error))

@@ -4,19 +4,18 @@ An alert found there that nobody has seen is kept with origin `retrospective`, a
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 import structlog
 
-from alerting.alert import THRESHOLD, Alert, Rule, Side, Status
+from alerting.alert import THRESHOLD, Alert, Status
 from alerting.draft import Draft, alert_topic
+from alerting.episodes import Episode, Replay
 from alerting.metrics import AlertMetrics
 from alerting.monitor import Monitor
-from alerting.rules import NORMAL, Step, advance
-from ingest.reading import METRICS, Reading
+from ingest.reading import Reading
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +23,7 @@ QUIET_S = 2.0
 """A window is looked at when it has not grown for this long."""
 RETRY_S = 5.0
 LEAD = timedelta(minutes=10)
+PIECE = 5_000
 
 
 class Window(NamedTuple):
@@ -35,32 +35,19 @@ class Window(NamedTuple):
     noted_at: datetime
 
 
-class Episode(NamedTuple):
-    """From a crossing to its end, in event time."""
-
-    crossed_at: datetime
-    resolved_at: datetime
-    side: Side
-    peak: float
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the past of one device holds: its readings, and the alerts that are known already."""
-
-    readings: Sequence[Reading]
-    alerts: Sequence[Alert]
-
-
 class PastStore(Protocol):
     """The stored past; raises ConnectionError for "try again"."""
 
     async def windows(self, quiet_s: float) -> Sequence[Window]:
-        """Returns windows that have not grown for so long."""
+        """Returns windows that have not grown for so long, or cannot grow any more."""
         ...
 
-    async def known(self, device_id: int, from_at: datetime, to_at: datetime) -> Known:
-        """Returns readings by recorded_at, and alerts that overlap."""
+    async def readings(self, device_id: int, after: datetime, until: datetime, limit: int) -> Sequence[Reading]:
+        """Returns the first readings of that time, by recorded_at."""
+        ...
+
+    async def alerts(self, device_id: int, from_at: datetime, until: datetime) -> Sequence[Alert]:
+        """Returns alerts that overlap that time."""
         ...
 
 
@@ -94,8 +81,9 @@ class Late:
             self._noted.clear()
             await asyncio.sleep(QUIET_S * 1.1)
             try:
-                for window in await self._store.windows(QUIET_S):
-                    await self._evaluate(window)
+                while windows := await self._store.windows(QUIET_S):
+                    for window in windows:
+                        await self._evaluate(window)
             except ConnectionError as error:
                 log.warning("late_windows_not_evaluated", error=str(error))
                 self._noted.set()
@@ -104,15 +92,17 @@ class Late:
     async def _evaluate(self, window: Window) -> None:
         rules = [rule for rule in self._monitor.book.snapshot.rules.values() if rule.device_id == window.device_id]
         reach = LEAD + max((max(rule.on_delay, rule.off_delay) for rule in rules), default=timedelta())
-        known = await self._store.known(window.device_id, window.from_at - reach, window.to_at + reach)
-        found = await asyncio.to_thread(lambda: [(rule, episodes(rule, known.readings)) for rule in rules])
+        after, until = window.from_at - reach, window.to_at + reach
+        known, replay = await self._store.alerts(window.device_id, after, until), Replay(rules)
+        while readings := await self._store.readings(window.device_id, after, until, PIECE):
+            await asyncio.to_thread(replay.feed, readings)
+            after = readings[-1].recorded_at
 
         def decide() -> Draft:
             draft = Draft(self._monitor.book)
-            for rule, its_episodes in found:
-                for episode in its_episodes:
-                    if episode.crossed_at <= window.to_at and episode.resolved_at >= window.from_at:
-                        _note_episode(draft, rule, episode, known.alerts)
+            for episode in replay.found:
+                if episode.crossed_at <= window.to_at and episode.resolved_at >= window.from_at:
+                    _note_episode(draft, episode, known)
             draft.closed.append((window.device_id, window.noted_at))
             return draft
 
@@ -122,23 +112,8 @@ class Late:
             log.info("retrospective_alerts_found", alerts=len(draft.entries), device_id=window.device_id)
 
 
-def episodes(rule: Rule, readings: Iterable[Reading]) -> list[Episode]:
-    """PURE. Returns what the rule would have raised and resolved, had the readings come in order."""
-    place = METRICS.index(rule.metric) + 1 if rule.metric in METRICS else 0
-    state, found = NORMAL, []
-    for reading in readings:
-        value = reading[place] if place else (reading.extra or {}).get(rule.metric)
-        if not isinstance(value, (int, float)):
-            continue
-        before = state
-        state, step = advance(rule, state, min(reading.recorded_at, reading.received_at), float(value))
-        if step is Step.RESOLVE and before.crossed_at is not None and before.side is not None:
-            peak = before.peak if before.peak is not None else float(value)
-            found.append(Episode(before.crossed_at, state.at or before.crossed_at, before.side, peak))
-    return found
-
-
-def _note_episode(draft: Draft, rule: Rule, episode: Episode, known: Sequence[Alert]) -> None:
+def _note_episode(draft: Draft, episode: Episode, known: Sequence[Alert]) -> None:
+    rule = episode.rule
     overlapping = [
         alert
         for alert in known
@@ -150,7 +125,6 @@ def _note_episode(draft: Draft, rule: Rule, episode: Episode, known: Sequence[Al
         return
     if not overlapping:
         place = draft.place(rule.device_id)
-        limit = episode.peak
         draft.raise_past(
             Alert(
                 id=0,
@@ -163,7 +137,7 @@ def _note_episode(draft: Draft, rule: Rule, episode: Episode, known: Sequence[Al
                 side=episode.side,
                 topic=alert_topic(place, rule.metric, rule.threshold_id),
                 triggered_at=episode.crossed_at,
-                message=draft.book.texts.crossing(rule, place, episode.side, limit, episode.crossed_at),
+                message=draft.book.texts.crossing(rule, place, episode.side, episode.peak, episode.crossed_at),
                 value=episode.peak,
                 peak_value=episode.peak,
                 min_value=rule.low,

@@ -78,7 +78,7 @@ class Alarms:
         self.outbox_table = OutboxTable(pool)
         self._outbox = Outbox(self.outbox_table, publisher, self._metrics)
         self._absence = Absence(alerting, self.monitor, presence)
-        self.answers = Answers(publisher.publish_in_order)
+        self.answers = Answers(publisher)
         self._late = Late(self.monitor, PastTables(pool), self.ledger.transact, self._metrics)
         self._acts = Acts(self.monitor, self.commands, self.ledger.transact, clock, self._metrics)
         self._rules = RuleChanges(self.monitor, self.tables, self.ledger.transact, clock, self._thresholds_seen, self._metrics)

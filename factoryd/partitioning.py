@@ -1,4 +1,4 @@
-"""Housekeeping by the clock: partitions of readings are made ahead of time, old quarantined messages are deleted."""
+"""Housekeeping by the clock: partitions of readings are made ahead of time; what is past its time is deleted."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from config.settings import Settings
+from storage.alert_outbox import OutboxTable
 from storage.database import Pool
 from storage.maintenance import SchemaError
 from storage.partitions import ensure_partitions, partition_days_ahead
@@ -20,7 +21,7 @@ PERIOD = timedelta(hours=1)
 AFTER_MIDNIGHT = timedelta(seconds=5)
 RETRY_S = 60.0
 CHUNK = 1_000
-"""Quarantined messages deleted in one transaction."""
+"""Rows deleted in one transaction."""
 CHUNK_PAUSE_S = 0.1
 
 
@@ -56,6 +57,7 @@ class Housekeeping:
     ) -> None:
         self._settings = settings
         self._pool = pool
+        self._outbox = OutboxTable(pool)
         self._clock = clock
         self._metrics = metrics
         self._hurried = asyncio.Event()
@@ -79,7 +81,7 @@ class Housekeeping:
         return True
 
     async def run(self) -> None:
-        """Partitions now, hourly and after each midnight UTC; quarantine retention now and once a day. Until cancelled."""
+        """Partitions now, hourly and after each midnight UTC; retention now and once a day. Until cancelled."""
         if self._settings.database.owner_url is None:
             log.warning("partitions_left_to_others", next="set database.owner_url, or run factoryd migrate daily")
         cleaned = None
@@ -97,7 +99,7 @@ class Housekeeping:
         self._hurried.set()
 
     async def delete_old(self) -> bool:
-        """Deletes quarantined messages and sequences past their time, in small transactions; False: try again later."""
+        """Deletes quarantined messages, sequences and published alerts past their time; False: try again later."""
         before, total = self._clock() - timedelta(days=self._settings.retention.quarantine_days), 0
         try:
             while count := await delete_old_quarantine(self._pool, before, CHUNK):
@@ -106,8 +108,10 @@ class Housekeeping:
                 await asyncio.sleep(CHUNK_PAUSE_S)
             oldest = self._clock() - timedelta(days=self._settings.retention.readings_days)
             streams = await delete_old_sequences(self._pool, oldest)
+            while await self._outbox.delete_old(self._clock(), CHUNK):
+                await asyncio.sleep(CHUNK_PAUSE_S)
         except ConnectionError as error:
-            log.warning("quarantine_not_deleted", error=str(error), deleted=total)
+            log.warning("old_rows_not_deleted", error=str(error), deleted=total)
             return False
         if streams:
             log.info("sequences_deleted", count=streams)

@@ -68,7 +68,7 @@ STATES = """
 LATE = """
     INSERT INTO late_windows AS l (device_id, from_at, to_at)
     SELECT * FROM unnest(%s::int8[], %s::timestamptz[], %s::timestamptz[]) ORDER BY 1
-    ON CONFLICT (device_id) DO UPDATE SET from_at = least(l.from_at, excluded.from_at),
+    ON CONFLICT (device_id, noted_in) DO UPDATE SET from_at = least(l.from_at, excluded.from_at),
         to_at = greatest(l.to_at, excluded.to_at), noted_at = now()"""
 
 CLOSED = """

@@ -126,6 +126,9 @@ class LateWindow(Base):
     __tablename__ = "late_windows"
 
     device_id: Mapped[int] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True, autoincrement=False)
+    noted_in: Mapped[datetime] = mapped_column(
+        primary_key=True, server_default=text("date_trunc('minute', now())"), comment="grows in that minute only"
+    )
     from_at: Mapped[datetime]
     to_at: Mapped[datetime]
     noted_at: Mapped[Created]

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import mqtt5
 
-from tests.e2e.client import Client
+from tests.e2e.client import Client, Message
 from tests.e2e.conftest import ROOT, Plant
+
+TOPICS = ("alerts/#", "alert-events/#", "alert-history/#", "operators/+/responses", "daemon/+")
 
 
 class Told(NamedTuple):
@@ -17,22 +20,28 @@ class Told(NamedTuple):
 
     topic: str
     body: dict[str, Any]
-    retained: bool
 
 
 class Ears:
-    """A subscriber that keeps all it hears."""
+    """A subscriber that keeps all it hears: `standing` is what was, or is, retained."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.heard: list[Told] = []
+        self.standing: dict[str, dict[str, Any]] = {}
         self._more = asyncio.Event()
 
     async def listen(self) -> None:
         while True:
             packet = await self._client.read_next(mqtt5.PublishPacket)
+            topic = packet.topic.removeprefix(f"{ROOT}/")
             body = json.loads(packet.payload) if packet.payload else {}
-            self.heard.append(Told(packet.topic.removeprefix(f"{ROOT}/"), body, packet.retain))
+            if topic.startswith(("alerts/", "daemon/")):
+                self.standing[topic] = body
+                if not body:
+                    del self.standing[topic]
+            if body and not packet.retain:
+                self.heard.append(Told(topic, body))
             self._more.set()
 
     def events(self) -> list[tuple[str, str, Any]]:
@@ -42,20 +51,31 @@ class Ears:
 
     async def until(self, count: int, prefix: str = "alert-events/", within_s: float = 10) -> list[Told]:
         """Waits for so many messages on topics with that prefix, and returns them."""
+
+        def found() -> list[Told]:
+            return [told for told in self.heard if told.topic.startswith(prefix)]
+
+        await self.until_true(lambda: len(found()) >= count, within_s)
+        assert len(found()) == count, found()
+        return found()
+
+    async def until_true(self, condition: Callable[[], bool], within_s: float = 10) -> None:
+        """Waits for what messages bring about."""
         try:
             async with asyncio.timeout(within_s):
-                while len(found := [told for told in self.heard if told.topic.startswith(prefix)]) < count:
+                while not condition():
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError:
-            raise AssertionError(f"{len(found)} of {count} messages on {prefix}: {self.heard}") from None
-        return found
+            raise AssertionError(f"not within {within_s:g} s; heard {self.heard}; standing {self.standing}") from None
 
 
 @asynccontextmanager
 async def listening(plant: Plant) -> AsyncIterator[Ears]:
     async with plant.client() as client:
-        for place, topic in enumerate(("alerts/#", "alert-events/#", "alert-history/#", "operators/#"), 1):
+        for place, topic in enumerate(
+            ("alerts/#", "alert-events/#", "alert-history/#", "operators/+/responses", "daemon/+"), 1
+        ):
             await client.subscribe(f"{ROOT}/{topic}", number=place)
         ears = Ears(client)
         task = asyncio.create_task(ears.listen())
@@ -77,3 +97,25 @@ async def threshold(plant: Plant, device: str, metric: str = "temperature", **co
         device,
     )
     return number
+
+
+def reading(value: float, age_s: float = 0.0, metric: str = "temperature") -> bytes:
+    """Returns a payload of one metric, recorded so long ago."""
+    moment = datetime.now(UTC) - timedelta(seconds=age_s)
+    return json.dumps({"recorded_at": moment.isoformat(), metric: value}).encode()
+
+
+async def person(plant: Plant, login: str, role: str = "operator") -> None:
+    await plant.sql(
+        "INSERT INTO users (login, email, password_hash, name, role) VALUES (%s, %s, '!', %s, %s::user_role)",
+        login,
+        f"{login}@example.org",
+        login.title(),
+        role,
+    )
+
+
+def command(login: str, action: str, alert_id: int, **fields: Any) -> Message:
+    return Message(
+        f"{ROOT}/operators/{login}/commands", json.dumps({"action": action, "alert_id": alert_id, **fields}).encode()
+    )

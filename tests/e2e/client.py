@@ -67,7 +67,7 @@ class Client:
                 return packet
 
     async def subscribe(self, topic: str, number: int = 1) -> None:
-        subscription = mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE)
+        subscription = mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE, retain_as_published=False)
         self._writer.write(mqtt5.SubscribePacket(number, [subscription]).write())
         await self.read(mqtt5.SubAckPacket)
 

@@ -93,3 +93,16 @@ async def test_old_quarantined_messages_go_but_not_those_to_be_replayed(house: H
     assert house.count("SELECT count(*) FROM quarantine") == 31
     assert house.count("SELECT count(*) FROM quarantine WHERE replay_requested_at IS NOT NULL") == 1
     assert house.value(AHEAD) == 6
+
+
+async def test_published_versions_of_alerts_go_after_a_day_and_waiting_ones_never(house: House) -> None:
+    with psycopg.connect(house.database.admin, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO alert_outbox (alert_id, version, topic, payload, retain, created_at, published_at)"
+            " SELECT n, 1, 't', '', true, %(now)s::timestamptz - make_interval(days => 9),"
+            " CASE WHEN n > 1 THEN %(now)s::timestamptz - make_interval(hours => n::int) END FROM generate_series(1, 3000) n",
+            {"now": NOON},
+        )
+    assert await house.keeping(None).delete_old()
+    assert house.count("SELECT count(*) FROM alert_outbox") == 24
+    assert house.count("SELECT count(*) FROM alert_outbox WHERE published_at IS NULL") == 1

@@ -149,11 +149,14 @@ CREATE TABLE operator_commands (
 CREATE INDEX operator_commands_waiting_idx ON operator_commands (id) WHERE carried_out_at IS NULL;
 
 CREATE TABLE late_windows (
-    device_id bigint PRIMARY KEY REFERENCES devices ON DELETE CASCADE,
+    device_id bigint REFERENCES devices ON DELETE CASCADE,
+    noted_in timestamptz DEFAULT date_trunc('minute', now()),
     from_at timestamptz NOT NULL,
     to_at timestamptz NOT NULL,
-    noted_at timestamptz NOT NULL DEFAULT now()
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (device_id, noted_in)
 );
+COMMENT ON COLUMN late_windows.noted_in IS 'grows in that minute only';
 """
 
 # A statement that does not raise the version is not the daemon's: what it changed is to be published. One that inserts an
