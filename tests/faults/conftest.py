@@ -80,6 +80,13 @@ class Plant:
         in_flight = samples["factoryd_ingest_readings_in_flight"]
         assert samples["factoryd_ingest_readings_received_total"] == sum(settled.values()) + in_flight, (settled, in_flight)
 
+    async def answering(self, port: int, timeout_s: float = 30) -> None:
+        """Waits until a daemon's process is there, whether it leads or not."""
+        started = time.monotonic()
+        while not await self.metrics(port):
+            assert time.monotonic() < started + timeout_s, f"no answer; its log:\n{self.log(port)[-3000:]}"
+            await asyncio.sleep(0.02)
+
     async def connected(self, port: int, timeout_s: float = 30) -> float:
         """Waits until a daemon is subscribed; returns how long that took, in seconds."""
         started = time.monotonic()

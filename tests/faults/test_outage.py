@@ -96,8 +96,8 @@ async def test_standby_takes_over(plant: Plant) -> None:
     await plant.connected(active)
     standby = plant.start_daemon()
     async with plant.load(1_000):
-        await asyncio.sleep(1)
-        assert (await plant.metrics(standby)).get('factoryd_mqtt_connected{session="telemetry"}') == 0
+        await plant.answering(standby)
+        assert (await plant.metrics(standby))['factoryd_mqtt_connected{session="telemetry"}'] == 0
         plant.kill_daemon(active)
         took = await plant.connected(standby, timeout_s=10)
         await asyncio.sleep(0.5)
