@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import measures
+from bench import alerts, measures
 from bench.ground import Ground, prepared
 from bench.measures import Figures
 
@@ -24,6 +24,19 @@ BATCHES = 3_000
 PER_MESSAGE = 100
 WAITING = 1_000_000
 RATE = 5_000.0
+MEASURES = (
+    "live",
+    "drain",
+    "duplicates",
+    "write_path",
+    "batches",
+    "latency",
+    "memory",
+    "alerts",
+    "storm",
+    "evaluation",
+    "thresholds",
+)
 
 
 class Bench:
@@ -113,6 +126,43 @@ class Bench:
         self._keep("memory", [run], [])
         self.results["memory"] |= {"goal": "peak_mb <= 200", "reached": run["peak_mb"] <= 200}
 
+    async def alerts(self) -> None:
+        """From a crossing to the operator's event, at a steady rate, beside commit and broker of the same run."""
+        runs = [await alerts.alert_latency(self.ground, RATE, 10) for _ in range(self.pairs)]
+        self._keep("alerts", runs, [])
+        ratio = statistics.median(run["p99_ms"] / run["sum_ms"] for run in runs)
+        p99 = statistics.median(run["p99_ms"] for run in runs)
+        goal = "p99 <= 3 x (commit + round trip) and <= 30 ms"
+        self.results["alerts"] |= {"ratio": ratio, "goal": goal, "reached": ratio <= 3 and p99 <= 30}
+
+    async def storm(self) -> None:
+        """10,000 transitions in two seconds: all told, and ingest beside its own figure before."""
+        runs = [await alerts.storm(self.ground, RATE) for _ in range(self.pairs)]
+        self._keep("storm", runs, [])
+        ratio = statistics.median(run["during_p99_ms"] / run["before_p99_ms"] for run in runs)
+        told = max(run["all_published_s"] for run in runs)
+        goal = "all published within 10 s; ingest p99 <= 2 x before"
+        self.results["storm"] |= {"ratio": ratio, "goal": goal, "reached": ratio <= 2 and told <= 10}
+
+    async def evaluation(self) -> None:
+        """CPU of the daemon per reading while every metric is watched (6,000 thresholds), beside none."""
+        ours, theirs = [], []
+        for _ in range(self.pairs):
+            ours.append(await alerts.watched_drain(self.ground, self.count))
+            theirs.append(await measures.drain_product(self.ground, self.count))
+        self._keep("evaluation", ours, theirs)
+        cpu = "cpu_s_per_million_factoryd"
+        ratio = statistics.median(mine[cpu] / other[cpu] for mine, other in zip(ours, theirs, strict=True))
+        self.results["evaluation"] |= {"ratio": ratio, "goal": "<= 1.15 x the CPU without", "reached": ratio <= 1.15}
+
+    async def thresholds(self) -> None:
+        """50,000 thresholds: loaded, and one of them changed under load."""
+        runs = [await alerts.load_thresholds(self.ground) for _ in range(self.pairs)]
+        self._keep("thresholds", runs, [])
+        medians = _medians(runs)
+        goal = "loaded within 1 s, in effect within 1 s"
+        self.results["thresholds"] |= {"goal": goal, "reached": medians["load_s"] <= 1 and medians["in_effect_s"] <= 1}
+
     async def _pair(
         self,
         name: str,
@@ -173,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--count", type=int, default=500_000, help="messages of the drain")
-    parser.add_argument("--only", default="live,drain,duplicates,write_path,batches,latency,memory")
+    parser.add_argument("--only", default=",".join(MEASURES))
     parser.add_argument("--postgres", type=Path, help="directory of PostgreSQL's programs, to measure another version")
     parser.add_argument("--json", type=Path, help="also write every figure here")
     options = parser.parse_args()

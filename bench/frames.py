@@ -14,11 +14,13 @@ def device(number: int) -> str:
     return f"bench-{number % DEVICES:04d}"
 
 
-def reading(moment: datetime, number: int) -> str:
+def reading(moment: datetime, number: int, temperature: float | None = None) -> str:
     """About 150 bytes: the six metrics and a time."""
+    if temperature is None:
+        temperature = 20 + number % 600 / 10
     stamp = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return (
-        f'{{"recorded_at":"{stamp}","temperature":{20 + number % 600 / 10},"humidity":40.1,"pressure":101.3,'
+        f'{{"recorded_at":"{stamp}","temperature":{temperature},"humidity":40.1,"pressure":101.3,'
         f'"vibration":0.02,"power_consumption":{1500 + number % 100 / 2},"rpm":{1400 + number % 90}}}'
     )
 

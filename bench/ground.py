@@ -70,11 +70,14 @@ class Product:
                 raise TimeoutError(f"the daemon settled too few readings; its log: {self.log.read_text()[-2000:]}")
             await asyncio.sleep(0.25)
 
+    def events(self) -> list[dict[str, str]]:
+        """Returns the log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
     def connected_at(self) -> float:
         """Epoch seconds at which the telemetry session was let in: from here on the queue is drained."""
-        for line in self.log.read_text().splitlines():
-            event = json.loads(line) if line.startswith("{") else {}
-            if event.get("event") == "broker_connected" and event.get("session") == "telemetry":
+        for event in self.events():
+            if event["event"] == "broker_connected" and event["session"] == "telemetry":
                 return datetime.fromisoformat(event["timestamp"]).timestamp()
         raise AssertionError(f"the daemon never connected; its log: {self.log.read_text()[-2000:]}")
 
@@ -127,9 +130,13 @@ class Ground:
 
     async def null_subscriber(self, count: int, *options: str) -> asyncio.subprocess.Process:
         """Starts the yardstick on the daemon's own session, and returns when it is subscribed."""
-        command = [sys.executable, "-m", "bench.null_subscriber", self.services.urls.mqtt_url]
-        command += ["--client-id", self.client_id, "--root", ROOT, "--count", str(count), *options]
-        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        own = ["--client-id", self.client_id, "--root", ROOT, "--count", str(count)]
+        return await self.subscriber("bench.null_subscriber", self.services.urls.mqtt_url, *own, *options)
+
+    async def subscriber(self, module: str, *options: str) -> asyncio.subprocess.Process:
+        """Starts a subscriber as a process of its own, and returns when it is subscribed."""
+        command = [sys.executable, "-m", module, *options]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, limit=1 << 24)
         assert process.stdout is not None
         assert (await process.stdout.readline()).strip() == b"ready"
         return process

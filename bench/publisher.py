@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import mqtt5
 
-from bench.frames import device, frames, publish_frame, reading
+from bench.frames import DEVICES, device, frames, publish_frame, reading
 
 ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
 WINDOW = 2_000
@@ -85,7 +85,26 @@ async def publish_all(url: str, packets: list[bytes]) -> Published:
     return Published(started, time.time(), len(packets))
 
 
-async def publish_paced(url: str, root: str, rate: float, seconds: float) -> Published:
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """Which readings are beyond usual: every so many messages one of 95 °C; and a storm, in which each device's temperature
+    rises by 1 with every message, from `storm_value` on."""
+
+    cross_every: int = 0
+    storm_from: int = 0
+    storm_until: int = 0
+    storm_value: float = 0.0
+
+    def temperature(self, number: int) -> float | None:
+        """Returns that of a message, if it is not the usual one."""
+        if self.storm_from <= number < self.storm_until:
+            return self.storm_value + (number - self.storm_from) // DEVICES
+        if self.storm_until and number >= self.storm_until:
+            return 1_000.0
+        return 95.0 if self.cross_every and number % self.cross_every == 0 else None
+
+
+async def publish_paced(url: str, root: str, rate: float, seconds: float, heat: Heat) -> Published:
     """Open loop: `rate` messages a second; each reading's recorded_at is the moment it is written to the socket."""
     wire = await Wire.connect(url)
     reading_task = asyncio.create_task(_read_all(wire, int(rate * seconds)))
@@ -94,7 +113,7 @@ async def publish_paced(url: str, root: str, rate: float, seconds: float) -> Pub
     while sent < total:
         due = min(total, int((loop.time() - begin) * rate))
         for number in range(sent, due):
-            text = reading(datetime.now(UTC), number)
+            text = reading(datetime.now(UTC), number, heat.temperature(number))
             await wire.write(publish_frame(root, device(number), text, number % 65_000 + 1))
         sent = max(sent, due)
         await asyncio.sleep(0.0005)
@@ -117,9 +136,16 @@ def main() -> None:
     parser.add_argument("--repeat-every", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--cross-every", type=int, default=0)
+    parser.add_argument("--storm-from", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--storm-for", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--storm-value", type=float, default=0)
     options = parser.parse_args()
     if options.rate:
-        published = asyncio.run(publish_paced(options.url, options.root, options.rate, options.seconds))
+        begin = int(options.rate * options.storm_from)
+        until = begin + int(options.rate * options.storm_for) if options.storm_for else 0
+        heat = Heat(options.cross_every, begin, until, options.storm_value)
+        published = asyncio.run(publish_paced(options.url, options.root, options.rate, options.seconds, heat))
     else:
         ready = list(
             frames(

@@ -38,14 +38,23 @@ class Plant:
     def names(self) -> list[str]:
         return [f"press-{number}" for number in range(DEVICES)]
 
-    def start_daemon(self) -> int:
-        """Starts `factoryd run`; returns its HTTP port."""
+    def start_daemon(self, *command: str) -> int:
+        """Starts `factoryd run`, or that command of Python's; returns its HTTP port."""
         port = free_port()
         environment = {**os.environ, **self.services.urls.environment(), "FACTORYD_HTTP__PORT": str(port)}
         with (self.directory / f"daemon-{port}.log").open("wb") as log:
-            command = [sys.executable, "-m", "factoryd", "run"]
-            self._daemons[port] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            words = [sys.executable, *(command or ("-m", "factoryd", "run"))]
+            self._daemons[port] = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
         return port
+
+    async def died(self, port: int, timeout_s: float = 30) -> bool:
+        """Waits until a daemon has ended by itself; False: it has not."""
+        try:
+            await asyncio.to_thread(self._daemons[port].wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        del self._daemons[port]
+        return True
 
     def kill_daemon(self, port: int, number: signal.Signals = signal.SIGKILL) -> None:
         process = self._daemons.pop(port)
