@@ -5,7 +5,7 @@ metric is granted its whole time again. Times are ours, never a device's clock.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from alerting.alert import NO_DATA, NO_DATA_METRIC, OFFLINE, OFFLINE_METRIC, THRESHOLD, Place, Severity
@@ -14,6 +14,9 @@ from alerting.monitor import Monitor
 from alerting.watches import NEVER, Channel
 from config.settings import AlertingSettings
 from ingest.births import Status
+
+STALE_LOOK = timedelta(seconds=5)
+"""How often open alerts are looked through for those whose evidence has grown old."""
 
 
 class Presence(Protocol):
@@ -43,6 +46,7 @@ class Absence:
         self._monitor = monitor
         self._presence = presence
         self._offline_since: dict[int, datetime] = {}
+        self._stale_looked_at = NEVER
         self.last_offline: dict[int, datetime] = {}
         """By device: when its last alert of this kind was raised; one per episode, also when it is resolved by hand."""
         self.last_no_data: dict[int, datetime] = {}
@@ -61,12 +65,16 @@ class Absence:
         self._end_shelving(draft, now)
         presence = self._presence()
         self._judge_offline(draft, presence, granted, now)
-        for watch in self._monitor.watches.values():
+        for watch in self._monitor.listened.values():
             place = draft.context.places.get(watch.device_id)
             if place is not None:
                 silent = [channel for channel in watch.channels.values() if self._is_silent(channel, granted, now)]
                 self._judge_metrics(draft, presence, place, silent, granted, now)
-        if granted is not None:
+        for alert in self._monitor.book.alerts.values():
+            if alert.kind == NO_DATA and alert.device_id not in self._monitor.listened:
+                draft.resolve(alert, "threshold_deleted", now)
+        if granted is not None and now - self._stale_looked_at >= STALE_LOOK:
+            self._stale_looked_at = now
             self._mark_stale(draft, granted, now)
         return draft
 
@@ -79,7 +87,7 @@ class Absence:
                 self.last_no_data[entry.alert.device_id] = entry.alert.triggered_at
 
     def _end_shelving(self, draft: Draft, now: datetime) -> None:
-        for alert in list(draft.open_alerts()):
+        for alert in self._monitor.book.alerts.values():
             if alert.shelved_until is not None and alert.shelved_until <= now:
                 draft.release(alert, "unshelved", now)
 
@@ -151,10 +159,10 @@ class Absence:
         return all(channel.heard >= since for channel in watched) or not watched
 
     def _mark_stale(self, draft: Draft, granted: datetime, now: datetime) -> None:
-        for alert in list(draft.open_alerts()):
+        for alert in self._monitor.book.alerts.values():
             watch = self._monitor.watches.get(alert.device_id)
             channel = watch.channels.get(alert.metric) if watch is not None else None
-            if alert.kind != THRESHOLD or alert.stale or channel is None:
+            if alert.kind != THRESHOLD or alert.stale or channel is None or draft.alert(alert.id) is not alert:
                 continue
             if self._silence_s(channel, granted, now) > self._stale_after_s(draft, channel):
                 draft.change(alert, "stale", now, event=False, stale=True)

@@ -1,9 +1,10 @@
 """PURE. What alerting knows as committed: rules, where each stands, and all open alerts. `Draft` is the change to come."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alerting.alert import Alert, Key, Place, Rule
+from alerting.alert import Alert, Key, Place, Rule, Severity
 from alerting.payloads import Texts
 from alerting.rules import NORMAL, RuleState
 
@@ -32,6 +33,7 @@ class Book:
     """Open ones, by number."""
     by_key: dict[Key, int] = field(default_factory=dict)
     by_metric: dict[tuple[int, str], set[int]] = field(default_factory=dict)
+    open_by_severity: Counter[Severity] = field(default_factory=Counter)
     ids: list[int] = field(default_factory=list)
     """Numbers for new alerts, taken from the database's own sequence."""
 
@@ -43,12 +45,15 @@ class Book:
         """Takes alerts as committed; resolved ones leave."""
         for alert in alerts:
             place = (alert.device_id, alert.metric)
+            before = self.alerts.pop(alert.id, None)
+            if before is not None:
+                self.open_by_severity[before.severity] -= 1
             if alert.open:
+                self.open_by_severity[alert.severity] += 1
                 self.alerts[alert.id] = alert
                 self.by_key[alert.key] = alert.id
                 self.by_metric.setdefault(place, set()).add(alert.id)
                 continue
-            before = self.alerts.pop(alert.id, None)
             if before is not None and self.by_key.get(before.key) == alert.id:
                 del self.by_key[before.key]
             if (there := self.by_metric.get(place)) is not None:

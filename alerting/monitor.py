@@ -32,6 +32,8 @@ class Monitor:
         self.book = book
         self._late_after = timedelta(seconds=late_after_s)
         self.watches: dict[int, Watch] = {}
+        self.listened: dict[int, Watch] = {}
+        """Those with a metric whose silence is told of."""
         self.blind_from: datetime | None = None
         """We, or the broker, were away from then …"""
         self.blind_to: datetime | None = None
@@ -60,13 +62,11 @@ class Monitor:
                 draft.note_late(device_id, recorded_at, recorded_at)
                 continue
             marks[device_id] = at
-            for place, channel in watch.columns:
+            for place, low, high, channel in watch.columns:
                 value: float | None = reading[place]  # type: ignore[assignment]
-                if value is None:
+                if value is None or (low <= value <= high and (not touched or channel not in touched)):
                     continue
                 channel.heard = received_at
-                if channel.low <= value <= channel.high and channel not in touched:
-                    continue
                 touched.add(channel)
                 self._sample(draft, channel, at, value, received_at)
             if watch.extras and reading[9] is not None:
@@ -74,9 +74,9 @@ class Monitor:
                     extra = reading[9].get(channel.metric)
                     if extra is None or isinstance(extra, str):
                         continue
-                    channel.heard = received_at
                     if channel.low <= extra <= channel.high and channel not in touched:
                         continue
+                    channel.heard = received_at
                     touched.add(channel)
                     self._sample(draft, channel, at, float(extra), received_at)
         return draft
@@ -96,10 +96,10 @@ class Monitor:
             if (watch := self.watches.get(device_id)) is not None:
                 watch.at = at
         if draft.snapshot is None:
-            for threshold_id in draft.states:
-                rule = book.snapshot.rules.get(threshold_id)
-                if rule is not None and (its_watch := self.watches.get(rule.device_id)) is not None:
-                    its_watch.channels[rule.metric].settle(book.states)
+            rules = book.snapshot.rules
+            for device_id in {rules[number].device_id for number in draft.states if number in rules}:
+                if (its_watch := self.watches.get(device_id)) is not None:
+                    its_watch.settle(book.states)
         self._latent = {number: heard for number, heard in self._latent.items() if book.state(number).latent}
 
     def restore(self, snapshot: Snapshot, marks: Mapping[int, datetime], now: datetime) -> None:
@@ -191,8 +191,10 @@ class Monitor:
         for number, rules in by_device.items():
             watch = self.watches[number]
             watch.set_rules(rules, now)
-            for channel in watch.channels.values():
-                channel.settle(self.book.states)
+            watch.settle(self.book.states)
+        self.listened = {
+            number: watch for number, watch in self.watches.items() if any(each.listened for each in watch.channels.values())
+        }
 
     def _sample(self, draft: Draft, channel: Channel, at: datetime, value: float, received_at: datetime) -> None:
         fresh = received_at - at <= self._late_after

@@ -1,7 +1,8 @@
 """PURE. Thresholds compiled for the hot path: per device the metrics that are watched, per metric one pair of numbers.
 
-A value between `low` and `high`, while every rule of the metric stands at normal, changes nothing: one comparison, whatever the
-number of rules. While a rule stands elsewhere no value is between them, and each rule is asked.
+A value from `low` to `high`, while every rule of the metric stands at normal, changes nothing: one comparison, whatever the
+number of rules. While a rule stands elsewhere no value is between them, and each rule is asked; so it is where it counts when
+the metric was heard last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +30,19 @@ class Channel:
     low: float = EVER
     high: float = -EVER
     heard: datetime = NEVER
-    """Last value received, by our clock. Not undone by a failed commit: the value did come."""
+    """Last value received, by our clock; kept up to date while `low` > `high`, and from the first value beyond them on. Not
+    undone by a failed commit: the value did come."""
     since: datetime = NEVER
     """Watched since then."""
 
+    @property
+    def listened(self) -> bool:
+        """Silence of this metric is told of."""
+        return any(rule.no_data_s is not None for rule in self.rules)
+
     def settle(self, states: Mapping[int, RuleState]) -> None:
         """Recomputes the two numbers."""
-        if all(states.get(rule.threshold_id, NORMAL).phase is Phase.NORMAL for rule in self.rules):
+        if not self.listened and all(states.get(rule.threshold_id, NORMAL).phase is Phase.NORMAL for rule in self.rules):
             self.low = max((rule.low for rule in self.rules if rule.low is not None), default=-EVER)
             self.high = min((rule.high for rule in self.rules if rule.high is not None), default=EVER)
         else:
@@ -51,7 +58,8 @@ class Watch:
     """Evaluation time of the last evaluated reading: what is older is late."""
     rules: tuple[Rule, ...] = ()
     channels: dict[str, Channel] = field(default_factory=dict)
-    columns: tuple[tuple[int, Channel], ...] = ()
+    columns: tuple[tuple[int, float, float, Channel], ...] = ()
+    """Place, low, high and channel of the six."""
     extras: tuple[Channel, ...] = ()
 
     def set_rules(self, rules: Sequence[Rule], now: datetime) -> None:
@@ -67,5 +75,12 @@ class Watch:
             place = METRICS.index(metric) + 1 if metric in METRICS else 0
             heard, since = (before[metric].heard, before[metric].since) if metric in before else (NEVER, now)
             self.channels[metric] = Channel(self.device_id, metric, place, tuple(its_rules), heard=heard, since=since)
-        self.columns = tuple((channel.place, channel) for channel in self.channels.values() if channel.place)
         self.extras = tuple(channel for channel in self.channels.values() if not channel.place)
+
+    def settle(self, states: Mapping[int, RuleState]) -> None:
+        """Recomputes the numbers of all channels."""
+        for channel in self.channels.values():
+            channel.settle(states)
+        self.columns = tuple(
+            (channel.place, channel.low, channel.high, channel) for channel in self.channels.values() if channel.place
+        )

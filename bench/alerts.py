@@ -30,7 +30,7 @@ def set_thresholds(ground: Ground, rows: str) -> None:
 
 
 EVERY_METRIC = (
-    "SELECT id, m, -1000.0, 1000.0 FROM devices,"
+    "SELECT id, m, -1e6, 1e6 FROM devices,"
     " unnest('{temperature,humidity,pressure,vibration,power_consumption,rpm}'::text[]) AS m"
 )
 ONE_LIMIT = "SELECT id, 'temperature', NULL::float8, 90.0 FROM devices"

@@ -185,11 +185,8 @@ class Alarms:
         self.answers.put(draft.outcomes)
 
     def _count_open(self) -> None:
-        counts = dict.fromkeys(Severity, 0)
-        for alert in self.book.alerts.values():
-            counts[alert.severity] += 1
-        for severity, count in counts.items():
-            self._metrics.open.labels(severity.value).set(count)
+        for severity in Severity:
+            self._metrics.open.labels(severity.value).set(self.book.open_by_severity[severity])
 
     def _open_alerts(self) -> list[tuple[Alert, Place]]:
         places = self.book.snapshot.places

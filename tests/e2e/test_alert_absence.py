@@ -95,3 +95,13 @@ async def test_while_blind_nobody_goes_offline(plant: Plant) -> None:
         (gone,) = await ears.until(1)
         due = back + timedelta(seconds=1.5)  # three intervals
         assert datetime.fromisoformat(gone.body["triggered_at"]) > due
+
+
+async def test_nobody_listens_any_more(plant: Plant) -> None:
+    await plant.register("press-6")
+    await threshold(plant, "press-6", no_data_seconds=0.5)
+    async with listening(plant) as ears, plant.client() as client, plant.running():
+        await client.publish(*telemetry("press-6", reading(70.0)))
+        await ears.until(1)
+        await plant.sql("UPDATE alert_thresholds SET no_data_seconds = NULL, max_value = 80")
+        assert (await ears.until(2))[-1].body["status"] == "resolved"
