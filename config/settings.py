@@ -225,8 +225,10 @@ class AlertingSettings(Section):
     keep_resolved_h: float = Field(
         24.0, gt=0, description="Resolved states stay retained at the broker for this long; then they are cleared."
     )
-    alertmanager_url: str | None = Field(
-        None, description="http(s)://host:9093 of a Prometheus Alertmanager that is sent the same alerts; default: none."
+    alertmanager_url: SecretStr | None = Field(
+        None,
+        description="http(s)://[user:password@]host:9093[/prefix] of a Prometheus Alertmanager that is sent the same alerts; "
+        "default: none.",
     )
 
     @field_validator("timezone")
@@ -250,8 +252,9 @@ class AlertingSettings(Section):
 
     @field_validator("alertmanager_url")
     @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value is not None else None
+        if parts is not None and (parts.scheme not in {"http", "https"} or not parts.hostname):
             raise ValueError("must look like http://host:9093")
         return value
 

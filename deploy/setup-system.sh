@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make setup` asks of the system beyond Python: a mosquitto broker, and PostgreSQL 15 for the tests.
+# What `make setup` asks of the system beyond Python: a mosquitto broker; for the tests its clients, PostgreSQL 15 and Alertmanager.
 # The embedded parts do without: PostgreSQL comes from a wheel, mosquitto is fetched into .factoryd/ where apt is at hand.
 set -eu
 
@@ -7,7 +7,9 @@ say() { printf 'setup: %s\n' "$1"; }
 
 missing=""
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || missing="mosquitto"
+command -v mosquitto_sub >/dev/null 2>&1 || missing="$missing mosquitto-clients"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+command -v prometheus-alertmanager >/dev/null 2>&1 || missing="$missing prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -28,3 +30,4 @@ mkdir -p /etc/postgresql-common
 [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+case "$missing" in *alertmanager*) [ ! -d /run/systemd/system ] || systemctl disable --quiet prometheus-alertmanager ;; esac

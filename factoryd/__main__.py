@@ -27,6 +27,8 @@ class Commands(CommandGroup):
         "status": Entry("factoryd.commands.status", "status", "Show how things stand."),
         "broker": Entry("factoryd.commands.broker", "app", "Look at the broker's settings."),
         "device": Entry("factoryd.commands.device", "app", "Register, watch and look after devices."),
+        "threshold": Entry("factoryd.commands.threshold", "app", "Which values raise an alert."),
+        "alert": Entry("factoryd.commands.alert", "app", "Look at alerts, and act on them."),
         "user": Entry("factoryd.commands.user", "app", "People who own devices and act on alerts."),
         "quarantine": Entry("factoryd.commands.quarantine", "app", "Messages that could not be stored."),
         "demo": Entry("factoryd.commands.demo", "demo", "Show it all: broker, database, daemon and a simulated factory."),

@@ -15,6 +15,9 @@ from prometheus_client import CollectorRegistry
 from alerting.absence import Absence, Presence
 from alerting.acts import Acts
 from alerting.alert import NO_DATA, OFFLINE, Alert, Place, Severity
+from alerting.alertmanager import Alertmanager
+from alerting.alertmanager_api import AlertmanagerApi
+from alerting.alertmanager_metrics import AlertmanagerMetrics
 from alerting.answers import Answers
 from alerting.book import Book
 from alerting.draft import Draft
@@ -50,6 +53,7 @@ class AlarmMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.alerts = AlertMetrics(registry)
+        self.alertmanager = AlertmanagerMetrics(registry)
 
 
 class Alarms:
@@ -94,6 +98,10 @@ class Alarms:
             clock=clock,
             metrics=self._metrics,
         )
+        self._alertmanager: Alertmanager | None = None
+        if alerting.alertmanager_url is not None:
+            api = AlertmanagerApi(alerting.alertmanager_url.get_secret_value())
+            self._alertmanager = Alertmanager(api, root, self._open_alerts, clock, metrics.alertmanager)
 
     async def load(self, state: Mapping[str, str]) -> None:
         """Loads everything, and brings in effect what has changed while nobody was there.
@@ -136,6 +144,8 @@ class Alarms:
             group.create_task(self._look(), name="absence")
             group.create_task(self._measure(), name="alarm quality")
             group.create_task(self.answers.run(), name="operator answers")
+            if self._alertmanager is not None:
+                group.create_task(self._alertmanager.run(), name="Alertmanager")
 
     async def drain(self) -> None:
         """Waits until what is committed is published and marked."""
@@ -180,6 +190,8 @@ class Alarms:
                 self._metrics.changes.labels(entry.change).inc()
         if draft.entries:
             self._count_open()
+            if self._alertmanager is not None:
+                self._alertmanager.note([(entry.alert, draft.place(entry.alert.device_id)) for entry in draft.entries])
         if draft.late:
             self._late.note()
         self.answers.put(draft.outcomes)

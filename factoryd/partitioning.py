@@ -108,13 +108,17 @@ class Housekeeping:
                 await asyncio.sleep(CHUNK_PAUSE_S)
             oldest = self._clock() - timedelta(days=self._settings.retention.readings_days)
             streams = await delete_old_sequences(self._pool, oldest)
-            while await self._outbox.delete_old(self._clock(), CHUNK):
+            published = 0
+            while count := await self._outbox.delete_old(self._clock(), CHUNK):
+                published += count
                 await asyncio.sleep(CHUNK_PAUSE_S)
         except ConnectionError as error:
             log.warning("old_rows_not_deleted", error=str(error), deleted=total)
             return False
         if streams:
             log.info("sequences_deleted", count=streams)
+        if published:
+            log.info("published_alerts_deleted", count=published)
         if total:
             log.info("quarantine_deleted", count=total, received_before=before.isoformat())
         return True

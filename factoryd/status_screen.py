@@ -75,6 +75,7 @@ def status_line(snapshot: Snapshot) -> str:
         f"error {devices.get('error', 0)}",
         f"missing {snapshot.missing:,}",
         f"quarantined {sum(snapshot.quarantined.values()):,}",
+        f"alerts {sum(snapshot.alerts.values()):,}",
     ]
     if snapshot.database_error:
         parts.append(printable(snapshot.database_error, DETAIL_WIDTH))
@@ -93,6 +94,8 @@ def status_table(snapshot: Snapshot) -> RenderableType:
         ("lag", _lag(snapshot)),
         ("devices", _devices(snapshot)),
         ("missing", _warn(f"{snapshot.missing:,} sequence numbers", snapshot.missing > 0)),
+        ("alerts", _alerts(snapshot)),
+        ("newest", _last_alert(snapshot)),
         ("quarantined", _quarantined(snapshot)),
         ("last", _last_quarantined(snapshot)),
         ("database", _database(snapshot)),
@@ -127,6 +130,16 @@ def _devices(snapshot: Snapshot) -> Text:
     online, offline, error = (snapshot.devices.get(status, 0) for status in ("online", "offline", "error"))
     total = sum(snapshot.devices.values())
     return Text.assemble(f"{online} online   {offline} offline   ", _warn(f"{error} error", error > 0), f"   of {total}")
+
+
+def _alerts(snapshot: Snapshot) -> Text:
+    counts = "   ".join(f"{count:,} {severity}" for severity, count in snapshot.alerts.items())
+    return _warn(f"{counts} open" if counts else "none open", "critical" in snapshot.alerts)
+
+
+def _last_alert(snapshot: Snapshot) -> Text:
+    last = snapshot.last_alert
+    return Text(f"{last.status}   {last.severity}   {printable(last.message, DETAIL_WIDTH)}" if last else "no alert yet")
 
 
 def _quarantined(snapshot: Snapshot) -> str:

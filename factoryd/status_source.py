@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from prometheus_client.core import Metric
 
 from console.rates import RateMeter
-from storage.overview import LastQuarantined, Overview
+from storage.overview import LastAlert, LastQuarantined, Overview
 
 RATE_WINDOW_S = 5.0
 Samples = Mapping[str, float]
@@ -36,6 +36,9 @@ class Snapshot:
     devices: Mapping[str, int] = field(default_factory=dict)
     """Devices in service by status."""
     last_quarantined: LastQuarantined | None = None
+    alerts: Mapping[str, int] = field(default_factory=dict)
+    """Open ones by severity, without zeros."""
+    last_alert: LastAlert | None = None
     database_error: str | None = None
 
 
@@ -74,6 +77,7 @@ class StatusSource:
             snapshot,
             devices=self._overview.devices,
             last_quarantined=self._overview.last_quarantined,
+            last_alert=self._overview.last_alert,
             database_error=error,
         )
 
@@ -98,6 +102,7 @@ class StatusSource:
             quarantined={
                 name: round(count) for name, count in _labelled(samples, "factoryd_ingest_quarantined_total") if count
             },
+            alerts={name: round(count) for name, count in _labelled(samples, "factoryd_alerts_open") if count},
         )
 
     def _rate(self, name: str, now: datetime, samples: Samples) -> float:

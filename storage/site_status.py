@@ -41,6 +41,8 @@ class SiteStatus:
     """Gaps in sequence numbers: messages that never reached us."""
     missing_by_device: dict[str, int]
     """The worst of them."""
+    alerts: dict[str, int]
+    """Open ones by severity, the most severe first."""
     partitions_ahead: int
     """Days after today that have a partition; -1 if today itself has none."""
     leader: Leader | None
@@ -59,6 +61,8 @@ MISSING = """
     SELECT d.device_id, sum(upper(r) - lower(r))::int8
     FROM device_sequences s JOIN devices d ON d.id = s.device_id, unnest(s.missing) AS r
     GROUP BY d.device_id ORDER BY 2 DESC, 1"""
+ALERTS = """
+    SELECT a.severity::text, count(*) FROM alerts a WHERE a.status <> 'resolved' GROUP BY a.severity ORDER BY a.severity DESC"""
 # An advisory lock of one 64-bit number shows as two halves, with objsubid 1.
 LEADER = """
     SELECT host(a.client_addr), a.backend_start
@@ -84,6 +88,7 @@ def load_site_status(settings: DatabaseSettings, now: datetime) -> SiteStatus:
             replays_waiting=int(_single(connection, REPLAYS) or 0),
             missing_messages=sum(missing.values()),
             missing_by_device=dict(list(missing.items())[:WORST]),
+            alerts=_counts(connection, ALERTS),
             partitions_ahead=partition_days_ahead(names, now.date()),
             leader=Leader(*leader) if leader else None,
         )

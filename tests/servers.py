@@ -73,6 +73,40 @@ def postgres_server(binaries: Path, directory: Path, options: tuple[str, ...] = 
             process.wait(30)
 
 
+ALERTMANAGER_CONF = """\
+route: {{receiver: webhook, group_by: [alert_id], group_wait: 200ms, group_interval: 50ms, repeat_interval: 1h}}
+receivers: [{{name: webhook, webhook_configs: [{{url: "{webhook}"}}]}}]
+"""
+
+
+@contextmanager
+def alertmanager(directory: Path, port: int, webhook: str, *options: str) -> Iterator[None]:
+    """Runs Debian's prometheus-alertmanager on loopback; it keeps silences and its notification log in `directory`."""
+    (directory / "alertmanager.yml").write_text(ALERTMANAGER_CONF.format(webhook=webhook))
+    files = (f"--config.file={directory / 'alertmanager.yml'}", f"--storage.path={directory / 'alertmanager'}")
+    addresses = (f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=")
+    with (directory / "alertmanager.log").open("ab") as log:
+        process = subprocess.Popen(["prometheus-alertmanager", *files, *addresses, *options], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 30
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"Alertmanager did not start:\n{(directory / 'alertmanager.log').read_text()}")
+                time.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def _wait_until_ready(server: PostgresServer, process: subprocess.Popen[bytes], directory: Path) -> None:
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from alerting.alert import Severity
 from config.settings import Settings
 from factoryd.commands.embedded_run import embedded_services, embedded_settings, keep_accounts
 from factoryd.commands.invocation import Invocation
@@ -19,12 +20,32 @@ from factoryd.logs import configure_logging
 from factoryd.status_screen import connect_lines, run_status_screen
 from factoryd.status_source import StatusSource
 from simulator.devices import plan_devices
-from simulator.factory import SimulationPlan, run_simulation
+from simulator.factory import PlannedFault, SimulationPlan, run_simulation
+from simulator.faults import Fault
 from simulator.outages import Outages
 from storage.database import open_pool
 from storage.overview import load_overview
+from storage.refusals import Conflict
+from storage.threshold_admin import add_class
+from storage.threshold_fields import Threshold
 
 LOG_NAME = "factoryd.log"
+THRESHOLDS = (
+    (
+        {"type": "press"},
+        Threshold(
+            "temperature",
+            max_value=80.0,
+            severity=Severity.CRITICAL.value,
+            for_seconds=3.0,
+            hysteresis=3.0,
+            instruction="Stop the press and check its cooling water.",
+        ),
+    ),
+    ({"type": "*"}, Threshold("vibration", max_value=7.1, clear_seconds=5.0)),
+)
+OVERHEATS_AFTER_S = range(20, 86_400, 300)
+"""One press does, for a minute each time: the first alert comes soon."""
 
 
 def demo(
@@ -82,9 +103,20 @@ class _Demo:
     def _plan(self, services: EmbeddedServices, settings: Settings) -> SimulationPlan:
         devices = plan_devices(self._machines, self._interval)
         accounts = register_all(settings, devices)
+        for selector, threshold in THRESHOLDS:
+            with contextlib.suppress(Conflict):  # there since the last demo
+                add_class(settings.database, selector, threshold)
+        presses = [device.device for device in devices if device.machine_type == "press"]
         url = f"mqtt://{services.urls.devices_host}:{services.urls.devices_port}"
         return SimulationPlan(
-            broker_of(settings, url, accounts), devices, outages=Outages(mean_interval_s=120.0, longest_s=10.0)
+            broker_of(settings, url, accounts),
+            devices,
+            outages=Outages(mean_interval_s=120.0, longest_s=10.0),
+            faults=tuple(
+                PlannedFault(after_s, device, Fault.OVERHEATING, lasts_s=60.0, rate=8.0)
+                for device in presses[:1]
+                for after_s in OVERHEATS_AFTER_S
+            ),
         )
 
     async def _watch(self, daemon: Daemon, services: EmbeddedServices, settings: Settings) -> None:

@@ -22,7 +22,7 @@ FEW_PARTITIONS = 2
 
 
 def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Shows schema, daemon, devices, last reading, quarantine, gaps and partitions."""
+    """Shows schema, daemon, devices, last reading, alerts, quarantine, gaps and partitions."""
     if output is Output.CSV:
         raise InvalidInput("-o csv: status is no list; use table or json")
     settings, now = settings_of(ctx), datetime.now(UTC)
@@ -56,6 +56,7 @@ def describe(site: SiteStatus, daemon: dict[str, Any] | None, now: datetime) -> 
     yield "daemon", _daemon(site, daemon, now)
     yield "devices", _counted(site.devices) or "none; factoryd device add registers one"
     yield "last reading", f"{_ago(site.last_reading, now)}, received {_ago(site.last_received, now)}"
+    yield "alerts", f"{_counted(site.alerts)} open; factoryd alert list" if site.alerts else "none open"
     yield "quarantine", f"{_counted(site.quarantined) or 'nothing'} in 24 h{_waiting(site)}"
     yield "missing", _missing(site)
     yield "partitions", _partitions(site)

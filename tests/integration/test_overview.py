@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from config.settings import DatabaseSettings
 from storage.database import DatabaseUnavailable, Pool, open_pool, probe_writable
-from storage.overview import LastQuarantined, Overview, load_overview
+from storage.overview import LastAlert, LastQuarantined, Overview, load_overview
 from tests.integration.conftest import Database
 
 
@@ -36,7 +36,13 @@ async def test_counts_devices_in_service_and_shows_the_last_refusal(pool: Pool, 
             ('2026-05-20 12:00Z', 't', 'a', 'bad_json', 'second', ''),
             ('2026-05-20 11:00Z', 't', NULL, 'bad_json', 'first', '')"""
         )
+        connection.execute(
+            """INSERT INTO alerts (device_id, severity, message, status, triggered_at, kind, origin)
+            SELECT id, 'critical', 'm' || n, 'active', '2026-05-20 10:00Z', 'k' || n, (ARRAY['live', 'retrospective'])[n]
+            FROM devices, generate_series(1, 2) AS n WHERE device_id = 'a'"""
+        )
     overview = await load_overview(pool)
+    assert overview.last_alert == LastAlert(datetime(2026, 5, 20, 10, tzinfo=UTC), "critical", "active", "m1")
     assert overview.devices == {"online": 2, "error": 1}
     assert overview.last_quarantined == LastQuarantined(datetime(2026, 5, 20, 12, tzinfo=UTC), "a", "bad_json", "second")
 

@@ -4,10 +4,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from alerting.alertmanager_metrics import AlertmanagerMetrics
+from alerting.metrics import AlertMetrics
 from config.settings import HttpSettings, Settings
 from console.headroom import QueueHeadroom
 from console.health import READINESS, Health, State
@@ -15,9 +18,11 @@ from console.heartbeat import Heartbeat
 from console.metrics import HealthCollector, register_process_metrics
 from factoryd.caches import CacheMetrics
 from factoryd.partitioning import HousekeepingMetrics
+from factoryd.voice import Voice
 from ingest.metrics import IngestMetrics
 from ingest.presence_metrics import PresenceMetrics
-from mqtt.metrics import ReceiverMetrics
+from mqtt.metrics import PublisherMetrics, ReceiverMetrics
+from mqtt.publisher import Publisher
 
 ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "deploy" / "prometheus-alerts.yml").read_text()
@@ -38,6 +43,10 @@ def samples() -> dict[str, list[dict[str, str]]]:
     for cached in (caches.age, caches.reloads, caches.failures):
         cached.labels("devices")
     HousekeepingMetrics(registry)
+    PublisherMetrics(registry)
+    AlertMetrics(registry)
+    AlertmanagerMetrics(registry)
+    Voice(registry, cast("Publisher", None), Health())
     Heartbeat(registry)
     HealthCollector(registry, Health())
     QueueHeadroom(registry, 1, Counter("messages", "", registry=None), lambda: True)

@@ -12,7 +12,7 @@ from console.metrics import HealthCollector
 from factoryd.status_screen import connect_lines, run_status_screen, status_line, status_table
 from factoryd.status_source import Snapshot, StatusSource
 from ingest.metrics import IngestMetrics
-from storage.overview import LastQuarantined, Overview
+from storage.overview import LastAlert, LastQuarantined, Overview
 
 NOW = datetime(2026, 5, 20, 12, 30, 5, tzinfo=UTC)
 SNAPSHOT = Snapshot(
@@ -28,6 +28,8 @@ SNAPSHOT = Snapshot(
     missing=3,
     quarantined={"bad_json": 5, "unknown_device": 7},
     devices={"online": 18, "offline": 1, "error": 1},
+    alerts={"critical": 1, "warning": 2},
+    last_alert=LastAlert(NOW, "critical", "active", "[bold]Press 7\x07: hot"),
     last_quarantined=LastQuarantined(NOW, "press-07", "bad_json", "[bold]not\x1b[2J markup[/bold]"),
 )
 
@@ -48,6 +50,8 @@ class TestScreen:
             "lag 0.0 s 12 readings unacknowledged 45 per batch",
             "devices 18 online 1 offline 1 error of 20",
             "missing 3 sequence numbers",
+            "alerts 1 critical 2 warning open",
+            r"newest active critical [bold]Press 7\x07: hot",
             "quarantined 12 readings unknown_device 7 bad_json 5",
             r"last 12:30:05 UTC press-07 bad_json [bold]not\x1b[2J markup[/bold]",
             "database reachable",
@@ -56,6 +60,8 @@ class TestScreen:
     def test_of_an_idle_daemon(self) -> None:
         text = _screen(Snapshot(NOW))
         assert "nothing quarantined" in text
+        assert "none open" in text
+        assert "no alert yet" in text
         assert "0 online   0 offline   0 error   of 0" in text
 
     def test_a_database_that_is_away(self) -> None:
@@ -66,7 +72,7 @@ class TestScreen:
     def test_one_line(self) -> None:
         assert status_line(SNAPSHOT) == (
             "12:30:05Z active | 1,234 messages/s | 2,468 readings/s | stored 123,456 | lag 0.0 s | unacknowledged 12"
-            " | online 18/20 | error 1 | missing 3 | quarantined 12"
+            " | online 18/20 | error 1 | missing 3 | quarantined 12 | alerts 3"
         )
 
 

@@ -200,7 +200,7 @@ END $$;
 
 # A class of thresholds is one row per device that its selector matches, kept true by triggers: whoever registers or changes
 # a device by whatever way gets its thresholds in the same transaction. SECURITY DEFINER: who may register a device need not
-# be able to write thresholds.
+# be able to write thresholds. The lock, exclusive for a class and shared for devices, keeps the two from missing each other.
 CLASSES = """
 CREATE FUNCTION like_pattern(pattern text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT replace(replace(replace(replace(pattern, '\\', '\\\\'), '%', '\\%'), '_', '\\_'), '*', '%')
@@ -247,6 +247,7 @@ END $$;
 CREATE FUNCTION apply_class() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock(5272005);
     PERFORM apply_threshold_classes(NEW.id, NULL);
     RETURN NULL;
 END $$;
@@ -258,9 +259,20 @@ CREATE TRIGGER threshold_classes_updated_at BEFORE UPDATE ON threshold_classes
 CREATE FUNCTION apply_classes_to_device() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(5272005);
     PERFORM apply_threshold_classes(NULL, NEW.id);
     RETURN NULL;
 END $$;
+CREATE FUNCTION apply_all_classes() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM apply_threshold_classes(NULL, NULL);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER devices_classes_renamed AFTER UPDATE ON devices FOR EACH ROW
+    WHEN (OLD.device_id IS DISTINCT FROM NEW.device_id) EXECUTE FUNCTION apply_all_classes();
+CREATE TRIGGER users_classes_renamed AFTER UPDATE ON users FOR EACH ROW
+    WHEN (OLD.login IS DISTINCT FROM NEW.login) EXECUTE FUNCTION apply_all_classes();
 CREATE TRIGGER devices_classes_new AFTER INSERT ON devices FOR EACH ROW EXECUTE FUNCTION apply_classes_to_device();
 CREATE TRIGGER devices_classes_changed AFTER UPDATE ON devices FOR EACH ROW
     WHEN ((OLD.device_id, OLD.type, OLD.location, OLD.user_id, OLD.via_id, OLD.retired_at) IS DISTINCT FROM
@@ -306,7 +318,7 @@ GRANT USAGE ON SEQUENCE alerts_id_seq TO factoryd_daemon;
 GRANT SELECT ON alarm_chattering, alarm_stale, alarm_response TO factoryd_daemon, factoryd_tools;
 GRANT SELECT ON threshold_classes, rule_state, alert_history, operator_commands TO factoryd_tools;
 REVOKE EXECUTE ON FUNCTION mark_foreign_alert(), notify_listener(), apply_class(), apply_classes_to_device(),
-    apply_threshold_classes(bigint, bigint) FROM PUBLIC;
+    apply_all_classes(), apply_threshold_classes(bigint, bigint) FROM PUBLIC;
 """
 
 
