@@ -6,12 +6,18 @@ from datetime import UTC, datetime, timedelta
 import mqtt5
 
 DEVICES = 1_000
+HOT = 95.0
+"""A temperature beyond the limit of `bench.alerts`."""
 SPACING = timedelta(microseconds=10)
 """Between the readings of one run; each of DEVICES devices reports every 10 ms of recorded time."""
 
 
 def device(number: int) -> str:
     return f"bench-{number % DEVICES:04d}"
+
+
+def storm_device(number: int) -> str:
+    return f"storm-{number:05d}"
 
 
 def reading(moment: datetime, number: int, temperature: float | None = None) -> str:

@@ -34,12 +34,12 @@ async def live_product(ground: Ground, count: int, per_message: int = 1) -> Figu
     """Publisher → broker → factoryd → committed rows; rates in readings per second."""
     ground.clear()
     async with ground.product() as product:
-        before = _cpu(ground, product.process.pid)
+        before = cpu_s(ground, product.process.pid)
         options = ["--count", str(count), "--start", next_start(ground, count * per_message)]
         published, _ = await asyncio.gather(
             ground.publish(*options, "--per-message", str(per_message)), product.settled(count * per_message)
         )
-        after = _cpu(ground, product.process.pid)
+        after = cpu_s(ground, product.process.pid)
         stored = product.metric('factoryd_ingest_readings_total{verdict="stored"}')
     assert stored == count * per_message, f"{stored} of {count * per_message} readings stored"
     seconds = ground.last_commit() - published.started
@@ -56,11 +56,11 @@ async def drain_product(ground: Ground, count: int, repeat_every: int = 0, *, la
         ground.execute("INSERT INTO device_latest (device_id, recorded_at, received_at) SELECT id, now(), now() FROM devices")
     start = next_start(ground, count)
     await ground.publish("--count", str(count), "--start", start, "--repeat-every", str(repeat_every))
-    before_services = _cpu(ground, None)
+    before_services = cpu_s(ground, None)
     async with ground.product() as product:
         await product.settled(count)
         connected = product.connected_at()
-        after = _cpu(ground, product.process.pid)
+        after = cpu_s(ground, product.process.pid)
         peak = usage(product.process.pid).peak_bytes
     before_services["factoryd"] = 0.0
     return {
@@ -113,7 +113,8 @@ async def trips(ground: Ground, rate: float, seconds: float) -> Figures:
     return {"sum_ms": broker + fsync + database, "broker_ms": broker, "fsync_ms": fsync, "database_ms": database}
 
 
-def _cpu(ground: Ground, product_pid: int | None) -> Figures:
+def cpu_s(ground: Ground, product_pid: int | None) -> Figures:
+    """CPU seconds so far, by server and for the daemon."""
     services = ground.services
     assert services.postgres is not None
     assert services.mosquitto is not None

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import mqtt5
 
-from bench.frames import DEVICES, device, frames, publish_frame, reading
+from bench.frames import HOT, device, frames, publish_frame, reading, storm_device
 
 ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
 WINDOW = 2_000
@@ -87,21 +87,19 @@ async def publish_all(url: str, packets: list[bytes]) -> Published:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Which readings are beyond usual: every so many messages one of 95 °C; and a storm, in which each device's temperature
-    rises by 1 with every message, from `storm_value` on."""
+    """Which readings are beyond usual: every so many messages one of 95 °C; and a storm, in which every message is one, each
+    of another device."""
 
     cross_every: int = 0
     storm_from: int = 0
     storm_until: int = 0
-    storm_value: float = 0.0
+    storm_value: float | None = HOT
 
-    def temperature(self, number: int) -> float | None:
-        """Returns that of a message, if it is not the usual one."""
+    def of(self, number: int) -> tuple[str, float | None]:
+        """Returns the device of a message, and its temperature if it is not the usual one."""
         if self.storm_from <= number < self.storm_until:
-            return self.storm_value + (number - self.storm_from) // DEVICES
-        if self.storm_until and number >= self.storm_until:
-            return 1_000.0
-        return 95.0 if self.cross_every and number % self.cross_every == 0 else None
+            return storm_device(number - self.storm_from), self.storm_value
+        return device(number), HOT if self.cross_every and number % self.cross_every == 0 else None
 
 
 async def publish_paced(url: str, root: str, rate: float, seconds: float, heat: Heat) -> Published:
@@ -113,8 +111,9 @@ async def publish_paced(url: str, root: str, rate: float, seconds: float, heat: 
     while sent < total:
         due = min(total, int((loop.time() - begin) * rate))
         for number in range(sent, due):
-            text = reading(datetime.now(UTC), number, heat.temperature(number))
-            await wire.write(publish_frame(root, device(number), text, number % 65_000 + 1))
+            name, temperature = heat.of(number)
+            text = reading(datetime.now(UTC), number, temperature)
+            await wire.write(publish_frame(root, name, text, number % 65_000 + 1))
         sent = max(sent, due)
         await asyncio.sleep(0.0005)
     await reading_task
@@ -139,12 +138,12 @@ def main() -> None:
     parser.add_argument("--cross-every", type=int, default=0)
     parser.add_argument("--storm-from", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--storm-for", type=float, default=0, metavar="SECONDS")
-    parser.add_argument("--storm-value", type=float, default=0)
+    parser.add_argument("--calm", action="store_true", help="the storm's devices, as usual")
     options = parser.parse_args()
     if options.rate:
         begin = int(options.rate * options.storm_from)
         until = begin + int(options.rate * options.storm_for) if options.storm_for else 0
-        heat = Heat(options.cross_every, begin, until, options.storm_value)
+        heat = Heat(options.cross_every, begin, until, None if options.calm else HOT)
         published = asyncio.run(publish_paced(options.url, options.root, options.rate, options.seconds, heat))
     else:
         ready = list(

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from alerting.stretches import MICROSECOND, Times, Values, microseconds_of
 from config.settings import DatabaseSettings
 from ingest.reading import METRICS
 from storage.command_connection import command_connection
@@ -19,36 +19,34 @@ from storage.device_views import not_registered
 
 PAGE = 50_000
 """Readings of one statement; larger pages are not faster."""
-PG_EPOCH_US = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+PG_EPOCH_US = microseconds_of(datetime(2000, 1, 1, tzinfo=UTC))
 
-# As the daemon takes them: numbers, and booleans as 0 and 1.
-_EXTRA = """CASE jsonb_typeof(extra->%(metric)s) WHEN 'number' THEN (extra->%(metric)s)::float8
-    WHEN 'boolean' THEN (extra->%(metric)s)::boolean::int::float8 END"""
+# What is stored, and the value of that: of a key of `extra` as the daemon takes it, booleans as 0 and 1. NaN: there is none.
+_COLUMN = "coalesce(stored, 'NaN')"
+_EXTRA = """CASE jsonb_typeof(stored) WHEN 'number' THEN stored::float8 WHEN 'boolean' THEN stored::boolean::int::float8
+    ELSE 'NaN' END"""
 
-# Two byte strings instead of rows, as numpy reads them: measured 4 times as fast as binary COPY.
+# Two byte strings instead of rows, as numpy reads them: measured three times as fast as a binary COPY of rows.
 _READINGS = """
-    SELECT count(*), max(recorded_at), string_agg(timestamptz_send(at), '') FILTER (WHERE value IS NOT NULL),
-        string_agg(float8send(value), '') FILTER (WHERE value IS NOT NULL)
-    FROM (SELECT recorded_at, least(recorded_at, received_at) AS at, {value} AS value FROM sensor_readings
+    SELECT count(*), max(recorded_at), string_agg(timestamptz_send(at), ''), string_agg(float8send({value}), '')
+    FROM (SELECT recorded_at, least(recorded_at, received_at) AS at, {stored} AS stored FROM sensor_readings
         WHERE device_id = %(device)s AND recorded_at > %(after)s AND recorded_at < %(until)s
         ORDER BY recorded_at LIMIT %(limit)s) AS page"""
 
 
-class Piece(NamedTuple):
-    """The next readings that have a value of the metric, by evaluation time; may be empty."""
+class Past(NamedTuple):
+    """The next readings with a value of the metric, NaN left out, by evaluation time; may be empty."""
 
-    times: NDArray[np.int64]
+    times: Times
     """Microseconds since 1970."""
-    values: NDArray[np.float64]
+    values: Values
     reached: datetime
     """How far the search has come."""
 
 
 def read_history(
     settings: DatabaseSettings, device: str, metric: str, since: datetime, until: datetime, lead: timedelta
-) -> Iterator[Piece]:
+) -> Iterator[Past]:
     """Yields one metric of a device from `since` to before `until`, by evaluation time.
 
     Args:
@@ -62,22 +60,23 @@ def read_history(
     Raises:
         NotFound: no such device.
     """
-    bounds = np.array([_microseconds(since), _microseconds(until)])
+    bounds = np.array([microseconds_of(since), microseconds_of(until)])
     times, values = np.empty(0, np.int64), np.empty(0, np.float64)
     for page in _pages(settings, device, metric, since, until + lead):
         times, values = np.concatenate((times, page.times)), np.concatenate((values, page.values))
         if (times[1:] < times[:-1]).any():
             order = np.argsort(times, kind="stable")
             times, values = times[order], values[order]
-        settled = int(np.searchsorted(times, _microseconds(page.reached - lead), "right"))
+        settled = int(np.searchsorted(times, microseconds_of(page.reached - lead), "right"))
         begin, end = np.searchsorted(times[:settled], bounds)
-        yield Piece(times[begin:end], values[begin:end], page.reached)
+        yield Past(times[begin:end], values[begin:end], page.reached)
         times, values = times[settled:], values[settled:]
 
 
-def _pages(settings: DatabaseSettings, device: str, metric: str, since: datetime, until: datetime) -> Iterator[Piece]:
+def _pages(settings: DatabaseSettings, device: str, metric: str, since: datetime, until: datetime) -> Iterator[Past]:
     """Yields pages by recorded_at; the last one reaches to the end."""
-    statement = _READINGS.format(value=metric if metric in METRICS else _EXTRA).encode()
+    stored, value = (metric, _COLUMN) if metric in METRICS else ("extra->%(metric)s", _EXTRA)
+    statement = _READINGS.format(stored=stored, value=value).encode()
     with command_connection(settings) as connection, connection.cursor(binary=True) as cursor:
         row = cursor.execute("SELECT id FROM devices WHERE device_id = %s", [device]).fetchone()
         if row is None:
@@ -87,17 +86,12 @@ def _pages(settings: DatabaseSettings, device: str, metric: str, since: datetime
         while count == PAGE:
             count, reached, times, values = cursor.execute(statement, asked).fetchone() or (0, None, None, None)
             asked["after"] = reached
-            yield Piece(_times(times or b""), _values(values or b""), reached if count == PAGE else until)
+            yield _past(times or b"", values or b"", reached if count == PAGE else until)
 
 
-def _times(raw: bytes) -> NDArray[np.int64]:
-    """Reads the wire's timestamptz: microseconds since 2000."""
-    return np.frombuffer(raw, ">i8").astype(np.int64) + PG_EPOCH_US
-
-
-def _values(raw: bytes) -> NDArray[np.float64]:
-    return np.frombuffer(raw, ">f8").astype(np.float64)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // MICROSECOND
+def _past(raw_times: bytes, raw_values: bytes, reached: datetime) -> Past:
+    """Reads the wire's timestamptz (microseconds since 2000) and float8."""
+    times = np.frombuffer(raw_times, ">i8").astype(np.int64) + PG_EPOCH_US
+    values = np.frombuffer(raw_values, ">f8").astype(np.float64)
+    there = ~np.isnan(values)
+    return Past(times[there], values[there], reached)

@@ -25,16 +25,15 @@ from storage.leader import LeadershipLost
 from storage.partitions import PARTITION_NAMES_SQL, partition_name
 from storage.side_rows import ON_LATEST_CONFLICT, write_side_rows
 from storage.sqlstate import FOREIGN_KEY, NO_PARTITION, Remedy, remedy
-from storage.upsert import COLUMNS, TYPES, Upserted, column_arrays, upsert_readings
+from storage.upsert import COLUMNS, GIVEN, TYPES, Upserted, given, upsert_readings
 
 log = structlog.get_logger(__name__)
 
 NAMES = ", ".join(COLUMNS)
-ARRAYS = ", ".join(f"%s::{kind}[]" for kind in TYPES)
 COPY = f"COPY sensor_readings ({NAMES}) FROM STDIN (FORMAT BINARY)"
-INSERT = f"INSERT INTO sensor_readings ({NAMES}) SELECT * FROM unnest({ARRAYS})"  # noqa: S608 - names are our constants
+INSERT = f"INSERT INTO sensor_readings ({NAMES}) SELECT * FROM {GIVEN}"  # noqa: S608 - names are our constants
 INSERT_AND_LATEST = f"""
-    WITH given AS (SELECT * FROM unnest({ARRAYS}) AS t ({NAMES})),
+    WITH given AS (SELECT * FROM {GIVEN}),
     stored AS (INSERT INTO sensor_readings ({NAMES}) SELECT * FROM given)
     INSERT INTO device_latest AS l ({NAMES}, evaluated_at)
         SELECT *, least(recorded_at, received_at) FROM given {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
@@ -148,11 +147,11 @@ class ReadingWriter:
         if _is_plain(batch):
             draft, messages = await self._alerts.evaluate(batch.fresh)
             if not draft:
-                await connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
+                await connection.execute(INSERT_AND_LATEST, given(batch.fresh))
             else:
                 async with connection.pipeline():
                     await connection.execute("BEGIN")
-                    await connection.execute(INSERT_AND_LATEST, column_arrays(batch.fresh))
+                    await connection.execute(INSERT_AND_LATEST, given(batch.fresh))
                     await write_draft(connection, draft, messages)
                     await connection.execute("COMMIT")
             self._alerts.settle(draft, messages)
@@ -188,7 +187,7 @@ class ReadingWriter:
 
     async def _insert(self, readings: Sequence[Reading]) -> None:
         if readings:
-            await self._connection.execute(INSERT, column_arrays(readings))
+            await self._connection.execute(INSERT, given(readings))
 
     async def _copy(self, readings: Sequence[Reading]) -> None:
         ids = {reading[0] for reading in readings}

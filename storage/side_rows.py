@@ -8,7 +8,7 @@ from ingest.flood import Refusals
 from ingest.reading import METRICS, Quarantined, Reading
 from ingest.sequences import Stream
 from storage.database import Connection
-from storage.upsert import COLUMNS, TYPES, column_arrays
+from storage.upsert import COLUMNS, GIVEN, given
 
 # A newer reading replaces what it says, and so does one of the same moment, which can only have completed it; an older one
 # completes.
@@ -28,8 +28,7 @@ ON_LATEST_CONFLICT = f"""
 
 LATEST = f"""
     INSERT INTO device_latest AS l ({", ".join(COLUMNS)}, evaluated_at)
-    SELECT *, least(recorded_at, received_at) FROM unnest({", ".join(f"%s::{kind}[]" for kind in TYPES)})
-        AS t ({", ".join(COLUMNS)}) {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
+    SELECT *, least(recorded_at, received_at) FROM {GIVEN} {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
 
 SEQUENCES = """
     INSERT INTO device_sequences AS s (device_id, boot_id, first_seq, last_seq, missing)
@@ -62,7 +61,7 @@ async def write_side_rows(connection: Connection, batch: Batch, latest: Collecti
     """Writes them, as far as there are any, inside the caller's transaction (and pipeline)."""
     if latest:
         ordered = sorted(latest)  # always in the same order: two writers could else wait for each other
-        await connection.execute(LATEST, column_arrays(ordered))
+        await connection.execute(LATEST, given(ordered))
     batch.close()
     if batch.sequences:
         rows = [
