@@ -21,6 +21,8 @@ from mqtt.receiver import BrokerUnavailable
 log = structlog.get_logger(__name__)
 
 CHUNK = 100
+GATHER_S = 0.05
+"""Marks are gathered for so long: one commit for many, and the readings' own commits are not in their way."""
 RETRY_MAX_S = 5.0
 
 
@@ -118,6 +120,7 @@ class Outbox:
         attempt = 0
         while True:
             await self._to_mark.wait()
+            await asyncio.sleep(GATHER_S)
             self._to_mark.clear()
             keys, self._published = self._published, []
             try:

@@ -19,7 +19,8 @@ from alerting.metrics import AlertMetrics
 from alerting.payloads import encode_alert
 from mqtt import topics
 from mqtt.listener import Heard
-from mqtt.publisher import Outbound, PublishRefused
+from mqtt.publisher import Outbound
+from mqtt.sender import PublishRefused
 
 log = structlog.get_logger(__name__)
 

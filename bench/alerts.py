@@ -70,20 +70,22 @@ async def alert_latency(ground: Ground, rate: float, seconds: float) -> Figures:
     }
 
 
-async def storm(ground: Ground, rate: float) -> Figures:
-    """10,000 devices cross their limit one after the other, within two seconds at a steady rate: until all are published, and
-    what ingest makes of it meanwhile."""
+async def storm(ground: Ground, rate: float, every: int) -> Figures:
+    """10,000 devices cross their limit one after the other, by every so many messages of a steady rate: until all are
+    published, and what ingest makes of it meanwhile."""
     ground.clear()
     names = ",".join(f"('{storm_device(number)}','storm','storm','bench')" for number in range(STORM))
     ground.execute(f"INSERT INTO devices (device_id, name, type, location) VALUES {names} ON CONFLICT DO NOTHING")
     set_thresholds(ground, ONE_LIMIT)
     async with ground.product() as product:
-        before_s, storm_s, after_s = 4.0, STORM / rate, 4.0
-        await ground.publish("--rate", str(rate), "--seconds", str(storm_s), "--storm-for", str(storm_s), "--calm")
+        before_s, storm_s, after_s = 4.0, STORM * every / rate, 4.0
+        calm_s = str(STORM / rate)
+        await ground.publish("--rate", str(rate), "--seconds", calm_s, "--storm-for", calm_s, "--calm")
         ground.clear_readings()
         ear = await _ear(ground, STORM)
         started = time.time()
         options = ["--seconds", str(before_s + storm_s + after_s), "--storm-from", str(before_s), "--storm-for", str(storm_s)]
+        options += ["--storm-every", str(every)]
         cpu = cpu_s(ground, product.process.pid)
         published = await ground.publish("--rate", str(rate), *options)
         output, _ = await ear.communicate()

@@ -87,18 +87,20 @@ async def publish_all(url: str, packets: list[bytes]) -> Published:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Which readings are beyond usual: every so many messages one of 95 °C; and a storm, in which every message is one, each
-    of another device."""
+    """Which readings are beyond usual: every so many messages one of 95 °C; and a storm, in which every `storm_every`th is one,
+    each of another device."""
 
     cross_every: int = 0
     storm_from: int = 0
     storm_until: int = 0
+    storm_every: int = 1
     storm_value: float | None = HOT
 
     def of(self, number: int) -> tuple[str, float | None]:
         """Returns the device of a message, and its temperature if it is not the usual one."""
-        if self.storm_from <= number < self.storm_until:
-            return storm_device(number - self.storm_from), self.storm_value
+        since = number - self.storm_from
+        if self.storm_from <= number < self.storm_until and since % self.storm_every == 0:
+            return storm_device(since // self.storm_every), self.storm_value
         return device(number), HOT if self.cross_every and number % self.cross_every == 0 else None
 
 
@@ -138,12 +140,13 @@ def main() -> None:
     parser.add_argument("--cross-every", type=int, default=0)
     parser.add_argument("--storm-from", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--storm-for", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--storm-every", type=int, default=1)
     parser.add_argument("--calm", action="store_true", help="the storm's devices, as usual")
     options = parser.parse_args()
     if options.rate:
         begin = int(options.rate * options.storm_from)
         until = begin + int(options.rate * options.storm_for) if options.storm_for else 0
-        heat = Heat(options.cross_every, begin, until, None if options.calm else HOT)
+        heat = Heat(options.cross_every, begin, until, options.storm_every, None if options.calm else HOT)
         published = asyncio.run(publish_paced(options.url, options.root, options.rate, options.seconds, heat))
     else:
         ready = list(

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import structlog
 
-from mqtt.publisher import PublishRefused
+from mqtt.sender import PublishRefused
 
 log = structlog.get_logger(__name__)
 

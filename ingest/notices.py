@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from config.settings import IngestSettings
 from ingest.reading import Quarantined
 from mqtt import topics
-from mqtt.publisher import PublishRefused
+from mqtt.sender import PublishRefused
 
 log = structlog.get_logger(__name__)
 

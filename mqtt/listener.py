@@ -4,6 +4,7 @@ By aiomqtt, with a random client id, clean start and no session expiry. Never us
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from config.settings import MqttSettings
 from mqtt.receiver import BrokerUnavailable, tls_context
+
+logging.getLogger("mqtt").setLevel(logging.NOTSET)  # aiomqtt calls its logger so, raises its level, and would silence this room
 
 TIMEOUT_S = 5.0
 MAX_QUEUED = 10_000

@@ -16,7 +16,8 @@ from alerting.draft import Draft
 from factoryd.__main__ import main
 from ingest.pipeline import Pipeline
 from mqtt.connection import Connection
-from mqtt.publisher import Publisher, _Client
+from mqtt.publisher import Publisher
+from mqtt.sender import Sender
 from storage import alerts, readings
 from storage.alert_outbox import OutboxTable
 from storage.alerts import AlertLedger
@@ -116,9 +117,9 @@ def arm(step: str) -> None:
         case "publishing":
             _before(Publisher, "publish_in_order", lambda _, messages: "/alerts/" in messages[0].topic)
         case "state sent":
-            _after_now(_Client, "send", lambda _, topic, *__: "/alerts/" in topic)
+            _after_now(Sender, "send", lambda _, topic, *__: "/alerts/" in topic)
         case "event sent":
-            _after_now(_Client, "send", lambda _, topic, *__: "/alert-events/" in topic)
+            _after_now(Sender, "send", lambda _, topic, *__: "/alert-events/" in topic)
         case "confirmed":
             _after(Publisher, "publish_in_order", lambda _, __, messages: "/alerts/" in messages[0].topic)
         case "marking":

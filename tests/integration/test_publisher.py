@@ -18,8 +18,9 @@ from pydantic import SecretStr
 from config.settings import MqttSettings
 from mqtt import topics
 from mqtt.metrics import PublisherMetrics
-from mqtt.publisher import Publisher, PublishRefused
+from mqtt.publisher import Publisher
 from mqtt.receiver import BrokerUnavailable
+from mqtt.sender import PublishRefused
 from tests.integration.plant import until
 from tests.servers import free_port
 from tests.services import Broker
