@@ -39,9 +39,12 @@ def usage(pid: int) -> Usage:
 
 def children_cpu_s(pid: int) -> float:
     """CPU seconds of a process and all below it (PostgreSQL's backends); ended ones are counted in their parent."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:  # it has ended since
+        return 0.0
     own = sum(int(field) for field in fields[11:15]) / TICKS
-    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return own + sum(children_cpu_s(int(child)) for child in below)
 
 

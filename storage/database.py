@@ -66,6 +66,9 @@ def connection_options(settings: DatabaseSettings, application: str = APPLICATIO
         "options": f"-c statement_timeout={round(settings.statement_timeout_s * 1000)} -c lock_timeout=10000 -c timezone=UTC"
         # Our statements take arrays: a plan made for their values is no better, and planning would cost more than running.
         " -c plan_cache_mode=force_generic_plan"
+        # Such a plan is made while the tables are small, and would go on to scan and hash them when they are not: what we join,
+        # we look up by a key.
+        " -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
         " -c idle_in_transaction_session_timeout=60000",
     }
 
