@@ -5,7 +5,7 @@ metric is granted its whole time again. Times are ours, never a device's clock.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from alerting.alert import NO_DATA, NO_DATA_METRIC, OFFLINE, OFFLINE_METRIC, THRESHOLD, Place, Severity
@@ -15,8 +15,8 @@ from alerting.watches import NEVER, Channel
 from config.settings import AlertingSettings
 from ingest.births import Status
 
-STALE_LOOK = timedelta(seconds=5)
-"""How often open alerts are looked through for those whose evidence has grown old."""
+TURNS = 5
+"""Each open alert is looked at for stale evidence in one look out of so many: ten thousand must not hold up the readings."""
 
 
 class Presence(Protocol):
@@ -46,7 +46,7 @@ class Absence:
         self._monitor = monitor
         self._presence = presence
         self._offline_since: dict[int, datetime] = {}
-        self._stale_looked_at = NEVER
+        self._turn = 0
         self.last_offline: dict[int, datetime] = {}
         """By device: when its last alert of this kind was raised; one per episode, also when it is resolved by hand."""
         self.last_no_data: dict[int, datetime] = {}
@@ -73,8 +73,8 @@ class Absence:
         for alert in self._monitor.book.alerts.values():
             if alert.kind == NO_DATA and alert.device_id not in self._monitor.listened:
                 draft.resolve(alert, "threshold_deleted", now)
-        if granted is not None and now - self._stale_looked_at >= STALE_LOOK:
-            self._stale_looked_at = now
+        if granted is not None:
+            self._turn = (self._turn + 1) % TURNS
             self._mark_stale(draft, granted, now)
         return draft
 
@@ -92,17 +92,20 @@ class Absence:
                 draft.release(alert, "unshelved", now)
 
     def _judge_offline(self, draft: Draft, presence: Mapping[int, Presence], granted: datetime | None, now: datetime) -> None:
-        for place in draft.context.places.values():
-            state = presence.get(place.id)
-            if state is None or place.retired:
-                continue
-            alert = draft.alert_of((place.id, OFFLINE, None))
-            if state.status is not Status.OFFLINE:
-                self._offline_since.pop(place.id, None)
-                if alert is not None:
-                    draft.resolve(alert, "recovered", now)
-            elif alert is None and granted is not None and self._settings.offline != "off":
-                self._raise_offline(draft, presence, place, state, granted, now)
+        places = draft.context.places
+        offline = [number for number, state in presence.items() if state.status is Status.OFFLINE]
+        for alert in self._monitor.book.alerts.values():
+            if alert.kind == OFFLINE and (state := presence.get(alert.device_id)) and state.status is not Status.OFFLINE:
+                draft.resolve(alert, "recovered", now)
+        if self._offline_since:
+            there = set(offline)
+            self._offline_since = {number: since for number, since in self._offline_since.items() if number in there}
+        if granted is None or self._settings.offline == "off":
+            return
+        for number in offline:
+            place = places.get(number)
+            if place is not None and not place.retired and draft.alert_of((number, OFFLINE, None)) is None:
+                self._raise_offline(draft, presence, place, presence[number], granted, now)
 
     def _raise_offline(
         self, draft: Draft, presence: Mapping[int, Presence], place: Place, state: Presence, granted: datetime, now: datetime
@@ -160,9 +163,11 @@ class Absence:
 
     def _mark_stale(self, draft: Draft, granted: datetime, now: datetime) -> None:
         for alert in self._monitor.book.alerts.values():
+            if alert.id % TURNS != self._turn or alert.kind != THRESHOLD or alert.stale:
+                continue
             watch = self._monitor.watches.get(alert.device_id)
             channel = watch.channels.get(alert.metric) if watch is not None else None
-            if alert.kind != THRESHOLD or alert.stale or channel is None or draft.alert(alert.id) is not alert:
+            if channel is None or draft.alert(alert.id) is not alert:
                 continue
             if self._silence_s(channel, granted, now) > self._stale_after_s(draft, channel):
                 draft.change(alert, "stale", now, event=False, stale=True)

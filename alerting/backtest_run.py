@@ -13,7 +13,7 @@ import numpy as np
 
 from alerting.alert import Rule, Side
 from alerting.rules import NORMAL, Phase, Step, advance, off_delay
-from alerting.stretches import EPOCH, MICROSECOND, Elapsed, Mask, Piece, Stretches, Values, moment_of
+from alerting.stretches import Elapsed, Mask, Piece, Stretches, Values, microseconds_of, moment_of
 
 
 class PastAlert(NamedTuple):
@@ -79,7 +79,7 @@ class Run:
         if begin.since is None or begin.raised is not raised or not piece.goes_on or 0 not in stretches.starts[:1]:
             return stretches
         since = stretches.since.copy()
-        since[0] = (begin.since - EPOCH) // MICROSECOND
+        since[0] = microseconds_of(begin.since)
         return stretches._replace(since=since)
 
     def _ask(self, piece: Piece, place: int) -> None:

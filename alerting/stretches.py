@@ -100,3 +100,8 @@ class Piece:
 def moment_of(microseconds: int) -> datetime:
     """Returns a time as aware UTC."""
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+def microseconds_of(moment: datetime) -> int:
+    """Returns microseconds since 1970."""
+    return (moment - EPOCH) // MICROSECOND

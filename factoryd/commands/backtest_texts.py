@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # numpy, only where a back-test is made
     from alerting.backtest import Outcome
 
 COLUMNS = {"raised": "RAISED", "resolved": "RESOLVED", "lasted": "LASTED", "side": "SIDE", "peak": "PEAK", "notes": "NOTES"}
+FACTS = ("triggered_at", "resolved_at", "side", "peak", "flapping")
+"""What programs are told of each alert."""
 
 
 def table_rows(outcome: "Outcome", count: int | None) -> list[dict[str, Any]]:
@@ -41,16 +43,7 @@ def facts(outcome: "Outcome") -> dict[str, Any]:
         "share_in_alarm": _share(outcome),
         "flaps": outcome.flaps,
         "halved_by": {name: tried and {"value": tried.value, "alerts": tried.alerts} for name, tried in suggestions.items()},
-        "raised": [
-            {
-                "triggered_at": alert.triggered_at,
-                "resolved_at": alert.resolved_at,
-                "side": alert.side.value,
-                "peak": alert.peak,
-                "flapping": alert.flapping,
-            }
-            for alert in outcome.alerts
-        ],
+        "raised": [{name: getattr(alert, name) for name in FACTS} for alert in outcome.alerts],
     }
 
 

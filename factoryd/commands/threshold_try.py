@@ -5,6 +5,7 @@ numpy is loaded when a back-test is made, and nowhere else.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alerting.alert import Rule, Severity
+from alerting.alert import Rule
 from config.settings import Settings
-from factoryd.commands.backtest_texts import COLUMNS, advice, facts, gap_note, summary, table_rows
+from factoryd.commands.backtest_texts import COLUMNS, FACTS, advice, facts, gap_note, summary, table_rows
 from factoryd.commands.durations import read_moment
 from factoryd.commands.invocation import settings_of
 from factoryd.commands.tables import Output, OutputOption, print_one, print_rows, shown
@@ -23,15 +24,15 @@ from factoryd.commands.threshold_texts import condition_text
 from storage.device_fields import check_device_id
 from storage.device_views import get_device
 from storage.refusals import InvalidInput, NotFound
-from storage.threshold_fields import Threshold, check_threshold
+from storage.threshold_fields import Threshold, check_threshold, rule_of
 from storage.threshold_views import list_thresholds
 
 if TYPE_CHECKING:
     from alerting.backtest import Outcome
+    from storage.history import Past
 
 SHOWN = 20
-GAP_INTERVALS = 3
-"""As the daemon's: a threshold without a max-gap has that many of the device's intervals."""
+"""Alerts in a table, unless all are wanted."""
 
 Told = Callable[[datetime], None]
 """Hears how far a back-test has come."""
@@ -66,8 +67,8 @@ def try_(
     begin, end = read_moment(since, now), read_moment(until, now) if until is not None else now
     if begin >= end:
         raise InvalidInput(f"--since {since}: must be before {'now' if until is None else until}")
-    rule = _rule(tried, get_device(settings.database, device).interval_s)
-    with _progress(begin, end) as told:
+    rule = rule_of(tried, get_device(settings.database, device).interval_s)
+    with show_progress(begin, end) as told:
         outcome = _back_test(settings, device, rule, begin, end, told)
     _print(outcome, rule, f"{device} {tried.metric} {condition_text(tried)}", None if all_ else SHOWN, output)
 
@@ -101,40 +102,29 @@ def _named(settings: Settings, names: Sequence[str], number: int | None, changes
     return device, threshold
 
 
-def _rule(threshold: Threshold, interval_s: float | None) -> Rule:
-    """Returns the rule as the daemon goes by it."""
-    gap_s = threshold.max_gap_seconds
-    if gap_s is None and interval_s is not None:
-        gap_s = GAP_INTERVALS * interval_s
-    return Rule(
-        threshold_id=0,
-        device_id=0,
-        metric=threshold.metric,
-        low=threshold.min_value,
-        high=threshold.max_value,
-        severity=Severity(threshold.severity),
-        owner_id=0,
-        on_delay=timedelta(seconds=threshold.for_seconds),
-        hysteresis=threshold.hysteresis,
-        off_delay=timedelta(seconds=threshold.clear_seconds),
-        max_gap=timedelta(seconds=gap_s) if gap_s is not None else None,
-    )
-
-
 def _back_test(settings: Settings, device: str, rule: Rule, begin: datetime, end: datetime, told: Told) -> "Outcome":
     from alerting.backtest import BackTest  # noqa: PLC0415 - numpy
     from storage.history import read_history  # noqa: PLC0415
 
     test, lead = BackTest(rule), timedelta(seconds=settings.ingest.max_clock_skew_s)
-    for piece in read_history(settings.database, device, rule.metric, begin, end, lead):
+    for piece in _one_ahead(read_history(settings.database, device, rule.metric, begin, end, lead)):
         test.feed(piece.times, piece.values)
         told(piece.reached)
     return test.outcome()
 
 
+def _one_ahead(pieces: Iterator["Past"]) -> Iterator["Past"]:
+    """Yields the same; the database is at work on the next one meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
+
+
 @contextmanager
-def _progress(begin: datetime, end: datetime) -> Iterator[Told]:
-    """Shows a bar where a person looks."""
+def show_progress(begin: datetime, end: datetime) -> Iterator[Told]:
+    """Shows a bar where a person looks; tell it how far the search has come."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -152,7 +142,7 @@ def _print(outcome: "Outcome", rule: Rule, what: str, count: int | None, output:
     if output is Output.JSON:
         print_one({"tried": what, **facts(outcome)}, output)
     elif output is Output.CSV:
-        print_rows(facts(outcome)["raised"], COLUMNS, output)
+        print_rows(facts(outcome)["raised"], dict.fromkeys(FACTS, ""), output)
     elif not outcome.readings:
         typer.echo(f"no readings of {rule.metric} in that time", err=True)
     else:

@@ -1,5 +1,8 @@
 """The back-test: leaps give the very alerts that every single sample gives, and what it suggests does what it says."""
 
+import io
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -14,6 +17,7 @@ from alerting.backtest_run import PastAlert
 from alerting.rules import NORMAL, RuleState, Step, advance, is_clear
 from alerting.stretches import moment_of
 from factoryd.commands.backtest_texts import advice, gap_note, summary, table_rows
+from factoryd.commands.threshold_try import show_progress
 
 BEGIN = datetime(2026, 5, 20, tzinfo=UTC)
 BEGIN_US = int(BEGIN.timestamp()) * 1_000_000
@@ -161,11 +165,11 @@ def test_flapping_holds_an_alert() -> None:
 
 def test_a_hold_that_is_over_when_it_begins_ends_with_the_next_reading() -> None:
     """The fifth change is a resolve, after a pause that is longer than the doubled off-delay, too."""
-    values = {0: 81, 340: 70, 400: 70, 410: 81, 420: 70, 480: 70, 490: 81, 500: 70, 640: 70, 641: 70, 642: 70}
+    values = {0: 81, 340: 70, 400: 70, 410: 81, 420: 70, 480: 70, 610: 81, 620: 70, 760: 70, 761: 70, 762: 70}
     samples = [(BEGIN_US + seconds * 1_000_000, float(value)) for seconds, value in values.items()]
     for cuts in ([], [9]):
         last = tried(rule(off=60), samples, cuts).alerts[-1]
-        assert (last.triggered_at, last.resolved_at, last.flapping) == (after(490), after(641), True)
+        assert (last.triggered_at, last.resolved_at, last.flapping) == (after(610), after(761), True)
 
 
 def test_the_peak_is_that_of_the_side_it_ended_on() -> None:
@@ -173,6 +177,8 @@ def test_the_peak_is_that_of_the_side_it_ended_on() -> None:
     (alert,) = tried(rule(20, 80), both).alerts
     assert (alert.side, alert.peak) == (Side.LOW, 5.0)
     assert (alert,) == tried(rule(20, 80), both, cuts=[3, 5, 6]).alerts
+    (alert,) = tried(rule(20, 80), every(1, 50, 95, 10, 90, 50)).alerts
+    assert (alert.side, alert.peak) == (Side.HIGH, 90.0)
 
 
 def test_readings_that_are_older_than_one_before_them_are_left_out_and_those_as_old_are_not() -> None:
@@ -259,3 +265,23 @@ def test_it_is_said_in_words() -> None:
         "peak": 81.0,
         "notes": "open",
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal(), True), (io.StringIO(), False)])
+def test_a_person_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, shown: bool) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with show_progress(after(0), after(100)) as told:
+        told(after(25))
+    assert ("reading the past" in stream.getvalue()) is shown
+    assert ("25%" in stream.getvalue()) is shown
+
+
+def test_numpy_is_loaded_for_a_back_test_and_nothing_else() -> None:
+    code = "import sys, factoryd.active, factoryd.commands.threshold; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
