@@ -95,11 +95,10 @@ class Monitor:
         for device_id, at in draft.marks.items():
             if (watch := self.watches.get(device_id)) is not None:
                 watch.at = at
-        if draft.snapshot is None:
-            rules = book.snapshot.rules
-            for device_id in {rules[number].device_id for number in draft.states if number in rules}:
-                if (its_watch := self.watches.get(device_id)) is not None:
-                    its_watch.settle(book.states)
+        rules = book.snapshot.rules
+        for device_id in {rules[number].device_id for number in draft.states if number in rules}:
+            if (its_watch := self.watches.get(device_id)) is not None:
+                its_watch.settle(book.states)
         self._latent = {number: heard for number, heard in self._latent.items() if book.state(number).latent}
 
     def restore(self, snapshot: Snapshot, marks: Mapping[int, datetime], now: datetime) -> None:
@@ -121,7 +120,9 @@ class Monitor:
         return [
             rule
             for number, rule in snapshot.rules.items()
-            if number in forced or number not in old or old[number].condition != rule.condition
+            if number in forced
+            or number not in old
+            or (old[number] != rule and old[number].condition != rule.condition)
         ]
 
     def change_rules(self, snapshot: Snapshot, changed: Sequence[Rule], last: LastValues, now: datetime) -> Draft:
@@ -190,11 +191,9 @@ class Monitor:
         self.watches = {number: self.watches.get(number) or Watch(number) for number in by_device}
         for number, rules in by_device.items():
             watch = self.watches[number]
-            watch.set_rules(rules, now)
-            watch.settle(self.book.states)
-        self.listened = {
-            number: watch for number, watch in self.watches.items() if any(each.listened for each in watch.channels.values())
-        }
+            if watch.set_rules(rules, now):
+                watch.settle(self.book.states)
+        self.listened = {number: watch for number, watch in self.watches.items() if watch.listened}
 
     def _sample(self, draft: Draft, channel: Channel, at: datetime, value: float, received_at: datetime) -> None:
         fresh = received_at - at <= self._late_after

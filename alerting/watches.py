@@ -61,11 +61,13 @@ class Watch:
     columns: tuple[tuple[int, float, float, Channel], ...] = ()
     """Place, low, high and channel of the six."""
     extras: tuple[Channel, ...] = ()
+    listened: bool = False
+    """Silence of one of its metrics is told of."""
 
-    def set_rules(self, rules: Sequence[Rule], now: datetime) -> None:
-        """Takes these rules instead of all before; what was heard stays known."""
+    def set_rules(self, rules: Sequence[Rule], now: datetime) -> bool:
+        """Takes these rules instead of all before, and tells whether they differ; what was heard stays known."""
         if self.rules == tuple(rules):
-            return
+            return False
         self.rules = tuple(rules)
         by_metric: dict[str, list[Rule]] = {}
         for rule in sorted(rules, key=lambda rule: -rule.severity.rank):
@@ -76,6 +78,8 @@ class Watch:
             heard, since = (before[metric].heard, before[metric].since) if metric in before else (NEVER, now)
             self.channels[metric] = Channel(self.device_id, metric, place, tuple(its_rules), heard=heard, since=since)
         self.extras = tuple(channel for channel in self.channels.values() if not channel.place)
+        self.listened = any(channel.listened for channel in self.channels.values())
+        return True
 
     def settle(self, states: Mapping[int, RuleState]) -> None:
         """Recomputes the numbers of all channels."""

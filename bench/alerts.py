@@ -131,6 +131,8 @@ async def load_thresholds(ground: Ground) -> Figures:
     ground.clear()
     per_device = THRESHOLDS // DEVICES
     set_thresholds(ground, f"SELECT id, 'm' || n, NULL::float8, 90.0 FROM devices, generate_series(1, {per_device}) AS n")
+    async with ground.product():
+        pass  # new thresholds are held against the last known values, once
     async with ground.product() as product:
         loaded = next(float(event["seconds"]) for event in product.events() if event["event"] == "alerting_loaded")
         publishing = asyncio.create_task(ground.publish("--rate", "5000", "--seconds", "6"))

@@ -117,13 +117,16 @@ async def open_listener(settings: MqttSettings, *, anonymous: bool = False) -> A
         max_queued_incoming_messages=MAX_QUEUED,
     )
     try:
-        await client.__aenter__()
-    except aiomqtt.MqttError as error:
-        raise BrokerUnavailable(f"broker {url.hostname}:{port}: {error}") from error
-    try:
-        yield Listener(client)
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            raise BrokerUnavailable(f"broker {url.hostname}:{port}: {error}") from error
+        try:
+            yield Listener(client)
+        finally:
+            await _leave(client)
     finally:
-        await _leave(client)
+        client.abandon()
 
 
 class _Client(aiomqtt.Client):
@@ -139,6 +142,18 @@ class _Client(aiomqtt.Client):
         if properties is not None:
             self.connack = dict(vars(properties))
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def abandon(self) -> None:
+        """Ends what a failed or cancelled connect leaves behind: the library's task, a socket, an error nobody asked for."""
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        connection = self._client.socket()
+        if connection is not None:
+            self._loop.remove_reader(connection.fileno())
+            self._loop.remove_writer(connection.fileno())
+            connection.close()
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()
 
 
 async def _leave(client: _Client) -> None:
