@@ -23,6 +23,7 @@ from mqtt.receiver import BrokerUnavailable, tls_context
 logging.getLogger("mqtt").setLevel(logging.NOTSET)  # aiomqtt calls its logger so, raises its level, and would silence this room
 
 TIMEOUT_S = 5.0
+LEAVE_S = 1.0
 MAX_QUEUED = 10_000
 
 
@@ -118,7 +119,7 @@ async def open_listener(settings: MqttSettings, *, anonymous: bool = False) -> A
     )
     try:
         try:
-            await client.__aenter__()
+            await _enter(client)
         except aiomqtt.MqttError as error:
             raise BrokerUnavailable(f"broker {url.hostname}:{port}: {error}") from error
         try:
@@ -149,11 +150,24 @@ class _Client(aiomqtt.Client):
             self._misc_task.cancel()
         connection = self._client.socket()
         if connection is not None:
+            self._client.on_socket_close = self._client.on_socket_unregister_write = None  # they would ask the closed one
             self._loop.remove_reader(connection.fileno())
             self._loop.remove_writer(connection.fileno())
             connection.close()
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()
+
+
+async def _enter(client: _Client) -> None:
+    """The library connects in a thread, which nobody can cancel: it is waited for, or its task would be left behind."""
+    entering = asyncio.ensure_future(client.__aenter__())
+    try:
+        await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        await asyncio.wait({entering}, timeout=LEAVE_S)
+        if entering.done() and entering.exception() is None:
+            await _leave(client)
+        raise
 
 
 async def _leave(client: _Client) -> None:

@@ -166,7 +166,7 @@ def test_a_jump_to_the_other_limit_is_the_same_alert_on_the_other_side() -> None
 
 class TestABacklog:
     def test_raises_nothing_until_fresh_evidence_confirms_it(self) -> None:
-        late, steps = feed(RULE, [(0, HOT), (10, HOT), (20, 78)], fresh=False)
+        late, steps = feed(RULE, [(0, HOT), (10, HOT), (15, HOT), (20, 78)], fresh=False)
         assert (late.phase, late.latent, steps) == (Phase.ACTIVE, True, [])
         waiting, steps = feed(RULE, [(21, 78), (22, NAN)], late)
         assert (waiting.latent, steps) == (True, [])
