@@ -120,9 +120,7 @@ class Monitor:
         return [
             rule
             for number, rule in snapshot.rules.items()
-            if number in forced
-            or number not in old
-            or (old[number] != rule and old[number].condition != rule.condition)
+            if number in forced or number not in old or (old[number] != rule and old[number].condition != rule.condition)
         ]
 
     def change_rules(self, snapshot: Snapshot, changed: Sequence[Rule], last: LastValues, now: datetime) -> Draft:
