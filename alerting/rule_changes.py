@@ -57,14 +57,23 @@ class RuleChanges:
         self._on_seen = on_seen
         self._metrics = metrics
 
-    async def load(self, forced: Iterable[int] = ()) -> None:
-        """Loads thresholds and devices; those in `forced` count as changed.
+    async def load(self) -> None:
+        """Loads thresholds and devices, and brings them in effect.
 
         Raises:
             ConnectionError: the database is away; what we have stays in effect.
         """
         seen_at = await self._store.now()
-        snapshot = await self._store.snapshot()
+        await self.take(await self._store.snapshot(), seen_at)
+
+    async def take(self, snapshot: Snapshot, seen_at: datetime, forced: Iterable[int] = ()) -> None:
+        """Brings what was loaded in effect.
+
+        Args:
+            snapshot: loaded after `seen_at`.
+            seen_at: by the database's clock.
+            forced: thresholds that count as changed.
+        """
         changed = self._monitor.changed_rules(snapshot, forced)
         last: dict[tuple[int, str], tuple[float, datetime]] = {}
 

@@ -112,6 +112,7 @@ class Alarms:
         tables, book = self.tables, self.book
         started = perf_counter()
         book.system_id = await tables.system_id()
+        seen_now = await tables.now()
         snapshot = await tables.snapshot()
         book.states.update(await tables.states())
         book.keep(await tables.open_alerts())
@@ -122,7 +123,7 @@ class Alarms:
         await self._outbox.load()
         seen_at = state.get(THRESHOLDS_SEEN)
         forced = await tables.changed_since(datetime.fromisoformat(seen_at)) if seen_at else list(snapshot.rules)
-        await self._rules.load(forced)
+        await self._rules.take(snapshot, seen_now, forced)
         await self._acts.carry_out()
         self._count_open()
         log.info("alerting_loaded", thresholds=len(snapshot.rules), open=len(book.alerts), seconds=perf_counter() - started)
