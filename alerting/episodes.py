@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from alerting.alert import Rule, Side
 from alerting.rules import NORMAL, Step, advance
+from alerting.watches import NEVER
 from ingest.reading import METRICS, Reading
 
 
@@ -25,12 +26,14 @@ class Replay:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = [(rule, METRICS.index(rule.metric) + 1 if rule.metric in METRICS else 0) for rule in rules]
         self._states = [NORMAL] * len(rules)
+        self._at = NEVER
         self.found: list[Episode] = []
 
     def feed(self, readings: Iterable[Reading]) -> None:
         """Evaluates the next piece."""
         for reading in readings:
-            at = min(reading.recorded_at, reading.received_at)
+            # A clock that was ahead and then put right: evaluation times do not go back.
+            at = self._at = max(self._at, min(reading.recorded_at, reading.received_at))
             for number, (rule, place) in enumerate(self._rules):
                 value = reading[place] if place else (reading.extra or {}).get(rule.metric)
                 if isinstance(value, (int, float)):
