@@ -1,17 +1,14 @@
 """The whole daemon and a real Alertmanager."""
 
-import shutil
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.e2e.alarms import listening, reading, threshold
 from tests.e2e.conftest import Plant, telemetry, until
 from tests.servers import alertmanager, free_port
 
 
-@pytest.mark.skipif(shutil.which("prometheus-alertmanager") is None, reason="apt-get install prometheus-alertmanager")
 async def test_alertmanager_is_told(plant: Plant, tmp_path: Path) -> None:
     await plant.register("press-9")
     await threshold(plant, "press-9", max_value=80)
