@@ -15,8 +15,8 @@ from alerting.watches import NEVER, Channel
 from config.settings import AlertingSettings
 from ingest.births import Status
 
-TURNS = 5
-"""Each open alert is looked at for stale evidence in one look out of so many: ten thousand must not hold up the readings."""
+ROUND = 500
+"""Most open alerts that one look examines for stale evidence, in turn: ten thousand must not hold up the readings."""
 
 
 class Presence(Protocol):
@@ -46,7 +46,8 @@ class Absence:
         self._monitor = monitor
         self._presence = presence
         self._offline_since: dict[int, datetime] = {}
-        self._turn = 0
+        self._round: list[int] = []
+        """Open alerts whose evidence is still to be looked at in this round."""
         self.last_offline: dict[int, datetime] = {}
         """By device: when its last alert of this kind was raised; one per episode, also when it is resolved by hand."""
         self.last_no_data: dict[int, datetime] = {}
@@ -70,11 +71,10 @@ class Absence:
             if place is not None:
                 silent = [channel for channel in watch.channels.values() if self._is_silent(channel, granted, now)]
                 self._judge_metrics(draft, presence, place, silent, granted, now)
-        for alert in self._monitor.book.alerts.values():
+        for alert in self._monitor.book.absences.values():
             if alert.kind == NO_DATA and alert.device_id not in self._monitor.listened:
                 draft.resolve(alert, "threshold_deleted", now)
         if granted is not None:
-            self._turn = (self._turn + 1) % TURNS
             self._mark_stale(draft, granted, now)
         return draft
 
@@ -87,14 +87,14 @@ class Absence:
                 self.last_no_data[entry.alert.device_id] = entry.alert.triggered_at
 
     def _end_shelving(self, draft: Draft, now: datetime) -> None:
-        for alert in self._monitor.book.alerts.values():
+        for alert in self._monitor.book.shelved.values():
             if alert.shelved_until is not None and alert.shelved_until <= now:
                 draft.release(alert, "unshelved", now)
 
     def _judge_offline(self, draft: Draft, presence: Mapping[int, Presence], granted: datetime | None, now: datetime) -> None:
         places = draft.context.places
         offline = [number for number, state in presence.items() if state.status is Status.OFFLINE]
-        for alert in self._monitor.book.alerts.values():
+        for alert in self._monitor.book.absences.values():
             if alert.kind == OFFLINE and (state := presence.get(alert.device_id)) and state.status is not Status.OFFLINE:
                 draft.resolve(alert, "recovered", now)
         if self._offline_since:
@@ -162,8 +162,12 @@ class Absence:
         return all(channel.heard >= since for channel in watched) or not watched
 
     def _mark_stale(self, draft: Draft, granted: datetime, now: datetime) -> None:
-        for alert in self._monitor.book.alerts.values():
-            if alert.id % TURNS != self._turn or alert.kind != THRESHOLD or alert.stale:
+        alerts = self._monitor.book.alerts
+        self._round = self._round or list(alerts)
+        chunk, self._round = self._round[-ROUND:], self._round[:-ROUND]
+        for number in chunk:
+            alert = alerts.get(number)
+            if alert is None or alert.kind != THRESHOLD or alert.stale:
                 continue
             watch = self._monitor.watches.get(alert.device_id)
             channel = watch.channels.get(alert.metric) if watch is not None else None

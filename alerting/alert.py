@@ -1,9 +1,10 @@
 """PURE. The nouns of alerting: a rule (one threshold of one device), and an alert from triggered to resolved."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
+
+import msgspec
 
 THRESHOLD = "threshold"
 OFFLINE = "offline"
@@ -69,8 +70,7 @@ class Rule(NamedTuple):
         return (self.device_id, self.metric, self.low, self.high, self.on_delay, self.hysteresis, self.off_delay, self.max_gap)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A device as an alert names it."""
 
     id: int
@@ -84,8 +84,7 @@ class Place:
     units: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(msgspec.Struct, frozen=True, gc=False):
     """One row of alerts. Times of a crossing are the evaluation's (the device's clock, never ahead of ours)."""
 
     id: int

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from alerting.alert import Rule, Side
 from alerting.rules import NORMAL, Phase, Step, advance, off_delay
@@ -41,6 +42,8 @@ class Run:
         """Where it stood before the present piece …"""
         self._elapsed: dict[tuple[bool, timedelta], Elapsed] = {}
         """… and what is known of that piece: of breaches and clear stretches, by delay."""
+        self._held: int | None = None
+        """The sample of that piece at which a resolve was held, for flapping: its clear stretch counts from there."""
 
     @property
     def alerts(self) -> list[PastAlert]:
@@ -49,7 +52,7 @@ class Run:
 
     def feed(self, piece: Piece) -> None:
         """Takes the next samples."""
-        self._begin, self._elapsed = self._state, {}
+        self._begin, self._elapsed, self._held = self._state, {}, None
         seen = 0
         while (place := self._next(piece, seen)) is not None:
             self._see(piece.values[seen:place])
@@ -62,8 +65,7 @@ class Run:
         """Returns the next sample that raises, or if it is raised, resolves."""
         elapsed = self._waited_for(piece)
         number = int(np.searchsorted(elapsed.ends, seen, "right"))
-        # A delay that has become longer, by flapping, may be over already: then the very next sample counts.
-        return max(int(elapsed.places[number]), seen) if number < len(elapsed.ends) else None
+        return int(elapsed.places[number]) if number < len(elapsed.ends) else None
 
     def _waited_for(self, piece: Piece) -> Elapsed:
         raised = self._state.raised
@@ -76,10 +78,11 @@ class Run:
         """Returns breaches, or if it is raised, clear stretches; the first one may have begun before this piece."""
         raised, begin = self._state.raised, self._begin
         stretches = piece.clear(self.rule.hysteresis) if raised else piece.breaches
-        if begin.since is None or begin.raised is not raised or not piece.goes_on or 0 not in stretches.starts[:1]:
-            return stretches
         since = stretches.since.copy()
-        since[0] = microseconds_of(begin.since)
+        if begin.since is not None and begin.raised is raised and piece.goes_on and 0 in stretches.starts[:1]:
+            since[0] = microseconds_of(begin.since)
+        if raised and self._held is not None:
+            since[np.searchsorted(stretches.starts, self._held, "right") - 1] = piece.times[self._held]
         return stretches._replace(since=since)
 
     def _ask(self, piece: Piece, place: int) -> None:
@@ -89,10 +92,12 @@ class Run:
         if place > elapsed.starts[number]:
             phase = Phase.RECOVERING if state.raised else Phase.PENDING
             since = moment_of(int(elapsed.since[number]))
-            state = state._replace(phase=phase, since=since, at=piece.moment(place - 1))
+            state = replace(state, phase=phase, since=since, at=piece.moment(place - 1))
         after, step = advance(self.rule, state, at, float(piece.values[place]))
         if step is Step.RAISE:
             self.count += 1
+        elif step is Step.FLAP:
+            self._held, self._elapsed = place, {}
         elif step is Step.RESOLVE and self._keep:
             self._ended.append(self._alert(at))
         self._state = after
@@ -103,7 +108,7 @@ class Run:
         lasting = len(stretches.ends) > 0 and bool(stretches.ends[-1] == len(piece.times))
         phases = (Phase.ACTIVE, Phase.RECOVERING) if self._state.raised else (Phase.NORMAL, Phase.PENDING)
         since = moment_of(int(stretches.since[-1])) if lasting else None
-        self._state = self._state._replace(phase=phases[lasting], since=since, at=piece.moment(-1))
+        self._state = replace(self._state, phase=phases[lasting], since=since, at=piece.moment(-1))
 
     def _see(self, values: Values) -> None:
         """Notes what samples do that neither raise nor resolve: a peak, on the side of the last breach."""
@@ -119,7 +124,7 @@ class Run:
         peak = float(own.max() if side is Side.HIGH else own.min())
         if min(high, low) < 0 and side is state.side and state.peak is not None:
             peak = max(peak, state.peak) if side is Side.HIGH else min(peak, state.peak)
-        self._state = state._replace(side=side, peak=peak)
+        self._state = replace(state, side=side, peak=peak)
 
     def _alert(self, resolved_at: datetime | None) -> PastAlert:
         state = self._state

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alerting.alert import Alert, Key, Place, Rule, Severity
+from alerting.alert import THRESHOLD, Alert, Key, Place, Rule, Severity
 from alerting.payloads import Texts
 from alerting.rules import NORMAL, RuleState
 
@@ -31,6 +31,10 @@ class Book:
     states: dict[int, RuleState] = field(default_factory=dict)
     alerts: dict[int, Alert] = field(default_factory=dict)
     """Open ones, by number."""
+    shelved: dict[int, Alert] = field(default_factory=dict)
+    """Of these, the shelved ones …"""
+    absences: dict[int, Alert] = field(default_factory=dict)
+    """… and those about silence: few, and looked through each second."""
     by_key: dict[Key, int] = field(default_factory=dict)
     by_metric: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     open_by_severity: Counter[Severity] = field(default_factory=Counter)
@@ -46,6 +50,8 @@ class Book:
         for alert in alerts:
             place = (alert.device_id, alert.metric)
             before = self.alerts.pop(alert.id, None)
+            self.shelved.pop(alert.id, None)
+            self.absences.pop(alert.id, None)
             if before is not None:
                 self.open_by_severity[before.severity] -= 1
             if alert.open:
@@ -53,6 +59,10 @@ class Book:
                 self.alerts[alert.id] = alert
                 self.by_key[alert.key] = alert.id
                 self.by_metric.setdefault(place, set()).add(alert.id)
+                if alert.shelved_until is not None:
+                    self.shelved[alert.id] = alert
+                if alert.kind != THRESHOLD:
+                    self.absences[alert.id] = alert
                 continue
             if before is not None and self.by_key.get(before.key) == alert.id:
                 del self.by_key[before.key]

@@ -5,10 +5,12 @@ acknowledgement and resolve; none while a worse alert on the same side of the sa
 it is shelved; what was told of as active is always told of as resolved.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from alerting.alert import THRESHOLD, Alert, Entry, Key, Place, Rule, Severity, Status
 from alerting.book import Book, Snapshot
@@ -140,12 +142,13 @@ class Draft:
 
     def raise_alert(self, alert: Alert, at: datetime) -> None:
         """Takes a new alert; what is less severe on the same side falls silent."""
-        worse = self._inhibitor(alert)
+        beside = list(self._beside(alert))
+        worse = _worst(other for other in beside if other.severity.rank > alert.severity.rank)
         event = worse is None and alert.shelved_until is None
         alert = replace(alert, inhibited_by=worse.id if worse else None, announced=event)
         self.raised.add(alert.id)
         self._put(Entry(alert, "raised", at, event))
-        for other in list(self._beside(alert)):
+        for other in beside:
             if other.severity.rank < alert.severity.rank and other.inhibited_by is None:
                 self.change(other, "inhibited", at, event=False, inhibited_by=alert.id)
 
@@ -190,7 +193,7 @@ class Draft:
         )
         for other in list(self._beside(alert)):
             if other.inhibited_by == alert.id:
-                worse = self._inhibitor(other)
+                worse = _worst(each for each in self._beside(other) if each.severity.rank > other.severity.rank)
                 freed = replace(other, inhibited_by=worse.id if worse else None)
                 change = "uninhibited" if worse is None else "inhibited"
                 self.change(freed, change, at, event=worse is None and not other.announced)
@@ -199,10 +202,6 @@ class Draft:
         """Ends shelving: the event that was held is sent now."""
         free = replace(alert, shelved_until=None)
         self.change(free, change, at, event=not alert.announced, user_id=user_id, note=note)
-
-    def _inhibitor(self, alert: Alert) -> Alert | None:
-        worse = [other for other in self._beside(alert) if other.severity.rank > alert.severity.rank]
-        return max(worse, key=lambda other: other.severity.rank, default=None)
 
     def _beside(self, alert: Alert) -> Iterator[Alert]:
         """Yields open alerts on the same side of the same metric."""
@@ -239,6 +238,10 @@ class Draft:
         alert = replace(alert, id=self._number())
         self.raised.add(alert.id)
         self._put(Entry(alert, "retrospective", alert.triggered_at, False))
+
+
+def _worst(alerts: Iterable[Alert]) -> Alert | None:
+    return max(alerts, key=lambda alert: alert.severity.rank, default=None)
 
 
 def alert_topic(place: Place, metric: str, threshold_id: int) -> str:

@@ -9,6 +9,8 @@ that part of the past again.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from alerting.alert import THRESHOLD, Rule
 from alerting.book import Book, Snapshot
 from alerting.draft import Draft
@@ -148,7 +150,7 @@ class Monitor:
                 )
         for number, state in self.book.states.items():
             if state.phase is not Phase.NORMAL and number not in snapshot.rules:
-                draft.states[number] = state._replace(phase=Phase.NORMAL, since=None, peak=None, side=None, latent=False)
+                draft.states[number] = replace(state, phase=Phase.NORMAL, since=None, peak=None, side=None, latent=False)
         for rule in sorted(changed, key=lambda rule: -rule.severity.rank):
             self._hold_against(draft, rule, last.get((rule.device_id, rule.metric)), now)
         return draft
@@ -156,9 +158,9 @@ class Monitor:
     def _hold_against(self, draft: Draft, rule: Rule, last: tuple[float, datetime] | None, now: datetime) -> None:
         state = draft.state(rule.threshold_id)
         if state.phase is Phase.PENDING:
-            state = draft.states[rule.threshold_id] = state._replace(phase=Phase.NORMAL, since=None, side=None)
+            state = draft.states[rule.threshold_id] = replace(state, phase=Phase.NORMAL, since=None, side=None)
         elif state.phase is Phase.RECOVERING:
-            state = draft.states[rule.threshold_id] = state._replace(phase=Phase.ACTIVE, since=None)
+            state = draft.states[rule.threshold_id] = replace(state, phase=Phase.ACTIVE, since=None)
         value, at = last if last is not None else (None, NEVER)
         if state.raised and state.value is not None and state.at is not None and state.at >= at:
             value, at = state.value, state.at
@@ -179,8 +181,8 @@ class Monitor:
         """An alert was resolved by hand: the rule is at normal; the next breach raises anew."""
         state = draft.state(threshold_id)
         if state.phase is not Phase.NORMAL:
-            ended = state._replace(phase=Phase.NORMAL, since=None, peak=None, side=None, crossed_at=None, flapping=False)
-            draft.states[threshold_id] = ended._replace(at=state.at or at, latent=False)
+            ended = replace(state, phase=Phase.NORMAL, since=None, peak=None, side=None, crossed_at=None, flapping=False)
+            draft.states[threshold_id] = replace(ended, at=state.at or at, latent=False)
 
     def _watch(self, snapshot: Snapshot, now: datetime) -> None:
         by_device: dict[int, list[Rule]] = {}
@@ -250,4 +252,4 @@ def is_durable_change(before: RuleState, after: RuleState, rule: Rule | None) ->
     """Tells whether a state must be written: the last sample alone matters only where gaps count."""
     if rule is not None and rule.max_gap is not None and after.phase in {Phase.PENDING, Phase.RECOVERING}:
         return before != after
-    return before._replace(at=None, value=None) != after._replace(at=None, value=None)
+    return replace(before, at=None, value=None) != replace(after, at=None, value=None)

@@ -4,11 +4,12 @@ A command is a row of operator_commands; here it becomes a draft and an answer. 
 moment: an admin or operator acts on any alert, a user on those of which he is the owner.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from alerting.alert import THRESHOLD, Alert, Entry, Status
 from alerting.draft import Draft, Outcome
@@ -158,7 +159,7 @@ def _shelve(draft: Draft, command: Command, alert: Alert, now: datetime, note: s
 
 def _set_sticky(draft: Draft, alert: Alert, until: datetime | None) -> None:
     if alert.threshold_id is not None and draft.state(alert.threshold_id).shelved_until != until:
-        draft.states[alert.threshold_id] = draft.state(alert.threshold_id)._replace(shelved_until=until)
+        draft.states[alert.threshold_id] = replace(draft.state(alert.threshold_id), shelved_until=until)
 
 
 def take_foreign(monitor: Monitor, draft: Draft, row: Alert, now: datetime) -> None:

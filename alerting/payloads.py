@@ -1,6 +1,7 @@
 """PURE. What an alert says: its message text, and the JSON of its state, events and history. Contract: docs/mqtt.md."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ class Texts:
     def __init__(self, template: str, timezone: str) -> None:
         self._template = template
         self._zone = ZoneInfo(timezone)
+        self._second = lru_cache(64)(self._read)
 
     def crossing(self, rule: Rule, place: Place, side: Side, value: float, at: datetime) -> str:
         """Returns the text of a threshold's alert."""
@@ -41,6 +43,9 @@ class Texts:
 
     def time(self, at: datetime) -> str:
         """Returns a moment as people of the site read it."""
+        return self._second(at.replace(microsecond=0))
+
+    def _read(self, at: datetime) -> str:
         return f"{at.astimezone(self._zone):%Y-%m-%d %H:%M:%S %Z}"
 
     def _text(self, **fields: str) -> str:

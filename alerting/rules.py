@@ -9,7 +9,9 @@ backlog has seen is latent until fresh evidence confirms it. Source: issue 3, pa
 
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
-from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from alerting.alert import Rule, Side
 
@@ -40,7 +42,7 @@ class Step(Enum):
     """A latent alert is over: it was never live."""
 
 
-class RuleState(NamedTuple):
+class RuleState(msgspec.Struct, frozen=True, gc=False):
     """Where one rule stands, and since when. Immutable; `advance` returns the next."""
 
     phase: Phase = Phase.NORMAL
@@ -105,16 +107,16 @@ def advance(rule: Rule, state: RuleState, at: datetime, value: float, *, fresh: 
     if side is None:
         if state.phase is Phase.NORMAL:
             return state, None
-        return state._replace(phase=Phase.NORMAL, since=None, at=at, value=value, side=None, peak=None), None
+        return replace(state, phase=Phase.NORMAL, since=None, at=at, value=value, side=None, peak=None), None
     since = state.since if state.phase is Phase.PENDING and not gap and state.since is not None else at
     if at - since < rule.on_delay:
-        return state._replace(phase=Phase.PENDING, since=since, at=at, value=value, side=side), None
+        return replace(state, phase=Phase.PENDING, since=since, at=at, value=value, side=side), None
     return _raise(state, at, value, side, fresh=fresh)
 
 
 def _raise(state: RuleState, at: datetime, value: float, side: Side, *, fresh: bool) -> tuple[RuleState, Step | None]:
-    raised = state._replace(
-        phase=Phase.ACTIVE, since=None, at=at, value=value, peak=value, side=side, crossed_at=at, latent=not fresh
+    raised = replace(
+        state, phase=Phase.ACTIVE, since=None, at=at, value=value, peak=value, side=side, crossed_at=at, latent=not fresh
     )
     return (_changed(raised, at), Step.RAISE) if fresh else (raised, None)
 
@@ -124,26 +126,26 @@ def _advance_raised(
 ) -> tuple[RuleState, Step | None]:
     if side is not None:
         peak = value if state.peak is None or side is not state.side else _worse(side, state.peak, value)
-        now = state._replace(phase=Phase.ACTIVE, since=None, at=at, value=value, peak=peak, side=side)
+        now = replace(state, phase=Phase.ACTIVE, since=None, at=at, value=value, peak=peak, side=side)
         if state.latent and fresh:
-            return _changed(now._replace(latent=False), at), Step.RAISE
+            return _changed(replace(now, latent=False), at), Step.RAISE
         return now, None
     if not is_clear(rule, value):
-        return state._replace(phase=Phase.ACTIVE, since=None, at=at, value=value), None
+        return replace(state, phase=Phase.ACTIVE, since=None, at=at, value=value), None
     since = state.since if state.phase is Phase.RECOVERING and not gap and state.since is not None else at
     if at - since < off_delay(rule, state):
-        return state._replace(phase=Phase.RECOVERING, since=since, at=at, value=value), None
-    return resolve(state._replace(at=at, value=value, since=since), at)
+        return replace(state, phase=Phase.RECOVERING, since=since, at=at, value=value), None
+    return resolve(replace(state, at=at, value=value, since=since), at)
 
 
 def resolve(state: RuleState, at: datetime) -> tuple[RuleState, Step]:
     """Ends a raised state, unless it flaps: then it is held, once per alert."""
-    over = state._replace(phase=Phase.NORMAL, since=None, peak=None, side=None, crossed_at=None, latent=False, flapping=False)
+    over = replace(state, phase=Phase.NORMAL, since=None, peak=None, side=None, crossed_at=None, latent=False, flapping=False)
     if state.latent:
         return over, Step.PASSED
     changed = _changed(state, at)
     if changed.flapping and not state.flapping:
-        return changed._replace(phase=Phase.RECOVERING), Step.FLAP
+        return replace(changed, phase=Phase.RECOVERING, since=at), Step.FLAP
     return _noted(over, at), Step.RESOLVE
 
 
@@ -158,17 +160,17 @@ def off_delay(rule: Rule, state: RuleState) -> timedelta:
 def _changed(state: RuleState, at: datetime) -> RuleState:
     """Notes a raise, or a resolve that is about to be: with the fifth within ten minutes the rule is flapping."""
     quiet = bool(state.changes) and at - state.changes[-1] >= 2 * FLAP_WINDOW
-    noted = _noted(state._replace(changes=(), doublings=0) if quiet else state, at)
+    noted = _noted(replace(state, changes=(), doublings=0) if quiet else state, at)
     if len(noted.changes) < FLAP_CHANGES and not noted.doublings:
         return noted
     if state.flapping:
         return noted
-    return noted._replace(flapping=True, doublings=noted.doublings + 1)
+    return replace(noted, flapping=True, doublings=noted.doublings + 1)
 
 
 def _noted(state: RuleState, at: datetime) -> RuleState:
     recent = tuple(moment for moment in state.changes if at - moment < FLAP_WINDOW)
-    return state._replace(changes=(*recent, at)[-FLAP_CHANGES:])
+    return replace(state, changes=(*recent, at)[-FLAP_CHANGES:])
 
 
 def _worse(side: Side, one: float, other: float) -> float:

@@ -111,10 +111,13 @@ class Sender(asyncio.Protocol):
 
     async def confirmed(self, topic: str, packet_id: int) -> None:
         """Waits for the PUBACK."""
-        answer = None
+        answer, verdict = None, self._verdicts[packet_id]
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._verdicts[packet_id]
+            if verdict.done():  # of many in flight most have come when the first has: no timer for them
+                answer = verdict.result()
+            else:
+                async with asyncio.timeout(TIMEOUT_S):
+                    answer = await verdict
         except TimeoutError:
             pass
         finally:

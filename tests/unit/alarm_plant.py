@@ -1,9 +1,10 @@
 """One device and its thresholds, without servers: readings in, what operators are told out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from alerting.alert import Alert, Place, Rule, Severity
 from alerting.book import Book, Snapshot

@@ -163,13 +163,13 @@ def test_flapping_holds_an_alert() -> None:
     ]
 
 
-def test_a_hold_that_is_over_when_it_begins_ends_with_the_next_reading() -> None:
-    """The fifth change is a resolve, after a pause that is longer than the doubled off-delay, too."""
-    values = {0: 81, 340: 70, 400: 70, 410: 81, 420: 70, 480: 70, 610: 81, 620: 70, 760: 70, 761: 70, 762: 70}
+def test_a_hold_counts_from_the_resolve_that_it_holds() -> None:
+    """The fifth change is a resolve, after a pause that is longer than the doubled off-delay of 120 s, too."""
+    values = {0: 81, 340: 70, 400: 70, 410: 81, 420: 70, 480: 70, 610: 81, 620: 70, 760: 70, 761: 70, 879: 70, 880: 70}
     samples = [(BEGIN_US + seconds * 1_000_000, float(value)) for seconds, value in values.items()]
-    for cuts in ([], [9]):
+    for cuts in ([], [9], [10]):
         last = tried(rule(off=60), samples, cuts).alerts[-1]
-        assert (last.triggered_at, last.resolved_at, last.flapping) == (after(610), after(761), True)
+        assert (last.triggered_at, last.resolved_at, last.flapping) == (after(610), after(880), True)
 
 
 def test_the_peak_is_that_of_the_side_it_ended_on() -> None:

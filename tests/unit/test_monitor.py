@@ -1,12 +1,12 @@
 """What operators are told, case by case: the table of issue "alerts that operators trust"."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from alerting.alert import NO_DATA, OFFLINE, Place, Rule, Severity, Side, Status
 from alerting.draft import Draft
@@ -61,7 +61,7 @@ class TestCrossings:
 
     def test_a_fifth_change_that_would_resolve_is_held(self) -> None:
         plant = AlarmPlant(rule(off_delay=5 * S))
-        state = plant.book.state(1)._replace(changes=tuple(at(-n) for n in (30, 20, 10)))
+        state = replace(plant.book.state(1), changes=tuple(at(-n) for n in (30, 20, 10)))
         plant.book.states[1] = state
         plant.temperatures((0, 90))
         assert plant.events == ["raised"]

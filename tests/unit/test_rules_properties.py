@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from alerting.alert import Rule, Severity, Side
 from alerting.rules import NORMAL, Phase, RuleState, Step, advance, breached
@@ -116,7 +117,7 @@ def run_length(rule: Rule, samples: Samples, *, well: bool) -> timedelta | None:
 def test_a_duplicate_of_the_last_sample_changes_nothing(rule: Rule, samples: Samples) -> None:
     for move in moves(rule, samples):
         again, step = advance(rule, move.after, *move.sample[:2], fresh=move.sample.fresh)
-        assert (again, step) == (move.after, None) or move.step is Step.FLAP
+        assert (again, step) == (move.after, None)
 
 
 @quick
@@ -129,7 +130,7 @@ def test_batch_boundaries_and_restarts_change_nothing(rule: Rule, samples: Sampl
         moves(other, samples[begin:end])
         parts += part
         pickled: RuleState = pickle.loads(pickle.dumps(part[-1].after if part else state))
-        state = RuleState(**pickled._asdict())
+        state = RuleState(**asdict(pickled))
     assert parts == moves(rule, samples)
 
 
@@ -246,7 +247,7 @@ def test_both_limits_are_alike(rule: Rule, samples: Samples) -> None:
     mirror = moves(turned, [sample._replace(value=-sample.value) for sample in samples])
     for (_, _, after, step), (_, _, image, image_step) in zip(moves(rule, samples), mirror, strict=True):
         assert step is image_step
-        assert after._replace(value=None, peak=None, side=None) == image._replace(value=None, peak=None, side=None)
+        assert replace(after, value=None, peak=None, side=None) == replace(image, value=None, peak=None, side=None)
         assert after.peak == (None if image.peak is None else -image.peak)
         assert (after.side is image.side) is (after.side is None)
 
