@@ -15,7 +15,7 @@ from alerting.watches import NEVER, Channel
 from config.settings import AlertingSettings
 from ingest.births import Status
 
-ROUND = 500
+ROUND = 200
 """Most open alerts that one look examines for stale evidence, in turn: ten thousand must not hold up the readings."""
 
 

@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ingest.births import Status
 from ingest.liveness import PresenceRow
 from storage.database import Pool, translated
 
 SELECT = "SELECT id, status::text, status_reason, status_session, reported_version, last_seen FROM devices"
 
-# Locked in one order first: the writer of readings may be flagging the same devices.
+# Locked in one order first: the writer of readings may be flagging the same devices. JSON: as in storage.upsert.
 UPDATE = """
-    WITH locked AS (SELECT id FROM devices WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE)
-    UPDATE devices SET status = t.status::device_status, status_reason = t.reason, status_session = t.session,
+    WITH locked AS (
+        SELECT given.* FROM json_to_recordset(%s)
+            AS given (id int8, status device_status, reason text, session text, version text, last_seen timestamptz)
+        JOIN devices d USING (id) ORDER BY d.id FOR NO KEY UPDATE OF d)
+    UPDATE devices SET status = t.status, status_reason = t.reason, status_session = t.session,
         reported_version = t.version, last_seen = t.last_seen
-    FROM locked JOIN unnest(%s::int8[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
-        AS t (id, status, reason, session, version, last_seen) USING (id)
-    WHERE devices.id = locked.id"""
+    FROM locked AS t WHERE devices.id = t.id"""
 
 
 class PresenceTable:
@@ -41,7 +44,7 @@ class PresenceTable:
         Raises:
             DatabaseUnavailable: try again.
         """
-        columns = [list(column) for column in zip(*sorted(rows, key=lambda row: row.id), strict=True)]
+        given = msgspec.json.encode([row._asdict() for row in rows]).decode()
         with translated("writing the devices' presence"):
             async with self._pool.connection() as connection:
-                await connection.execute(UPDATE, [columns[0], *columns])
+                await connection.execute(UPDATE, [given])

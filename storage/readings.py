@@ -38,7 +38,7 @@ INSERT_AND_LATEST = f"""
     INSERT INTO device_latest AS l ({NAMES}, evaluated_at)
         SELECT *, least(recorded_at, received_at) FROM given {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
 """The whole transaction of a plain batch: one statement, one round trip."""
-SMALL_BATCH = 40
+SMALL_BATCH = 250
 """Up to this many rows an INSERT in the transaction's pipeline is faster than a COPY, which needs round trips of its own."""
 
 

@@ -59,7 +59,7 @@ async def test_committed_but_not_acknowledged(database: Database) -> None:
     """The broker delivers again, to a new process that knows only what is stored."""
     dated = [{**reading, "seq": n, "boot_id": "b"} for n, reading in enumerate(readings(MANY))]
     undated = [{"temperature": n, "seq": MANY + n, "boot_id": "b"} for n in range(3)]
-    array = [{"recorded_at": at(100 + n), "rpm": n} for n in range(3)]
+    array = [{"recorded_at": at(MANY + n), "rpm": n} for n in range(3)]
     async with store_on(database) as store:
         assert verdicts(await store.store(*dated, *undated, array, received=0.25)) == (MANY + 6, 0, 0, 0)
         rows, latest = store.rows(), store.latest()
