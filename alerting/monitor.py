@@ -8,6 +8,7 @@ that part of the past again.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -50,37 +51,41 @@ class Monitor:
             OutOfNumbers: fetch numbers for new alerts, and call again.
         """
         draft, watches = Draft(self.book), self.watches
-        marks, touched = draft.marks, set[Channel]()
+        marks, touched, moved = draft.marks, set[int](), set[Channel]()
         if not watches:
             return draft
-        for reading in readings:
-            device_id = reading[0]
+        # Exact tuples, unpacked at once, and one expression: this runs for every reading, and nearly always stops there.
+        for reading in cast("Iterable[Reading]", map(tuple, readings)):
+            device_id, a, b, c, d, e, f, recorded_at, received_at, extra = reading
             watch = watches.get(device_id)
             if watch is None:
                 continue
-            recorded_at, received_at = reading[7], reading[8]
             at = recorded_at if recorded_at <= received_at else received_at
             if at < marks.get(device_id, watch.at):
                 draft.note_late(device_id, recorded_at, recorded_at)
                 continue
             marks[device_id] = at
-            for place, low, high, channel in watch.columns:
-                value: float | None = reading[place]  # type: ignore[assignment]
-                if value is None or (low <= value <= high and (not touched or channel not in touched)):
+            a0, a1, b0, b1, c0, c1, d0, d1, e0, e1, f0, f1 = watch.limits
+            if (
+                (a is None or a0 <= a <= a1)
+                and (b is None or b0 <= b <= b1)
+                and (c is None or c0 <= c <= c1)
+                and (d is None or d0 <= d <= d1)
+                and (e is None or e0 <= e <= e1)
+                and (f is None or f0 <= f <= f1)
+                and (extra is None or not watch.extras)
+                and (not touched or device_id not in touched)
+            ):
+                continue
+            touched.add(device_id)
+            for channel in watch.channels.values():
+                value = _value(reading, channel)
+                if value is None:
                     continue
-                channel.heard = received_at
-                touched.add(channel)
-                self._sample(draft, channel, at, value, received_at)
-            if watch.extras and reading[9] is not None:
-                for channel in watch.extras:
-                    extra = reading[9].get(channel.metric)
-                    if extra is None or isinstance(extra, str):
-                        continue
-                    if channel.low <= extra <= channel.high and channel not in touched:
-                        continue
+                if not channel.low <= value <= channel.high or channel in moved:
                     channel.heard = received_at
-                    touched.add(channel)
-                    self._sample(draft, channel, at, float(extra), received_at)
+                    moved.add(channel)
+                    self._sample(draft, channel, at, value, received_at)
         return draft
 
     def adopt(self, draft: Draft, now: datetime) -> None:
@@ -246,6 +251,13 @@ class Monitor:
         if self.blind_from is None or at < self.blind_from - self._late_after:
             return False
         return self.blind_to is None or at <= self.blind_to
+
+
+def _value(reading: Reading, channel: Channel) -> float | None:
+    if channel.place:
+        return reading[channel.place]  # type: ignore[return-value]
+    value = None if reading[9] is None else reading[9].get(channel.metric)
+    return None if value is None or isinstance(value, str) else float(value)
 
 
 def is_durable_change(before: RuleState, after: RuleState, rule: Rule | None) -> bool:

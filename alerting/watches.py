@@ -15,6 +15,7 @@ from ingest.reading import METRICS
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 EVER = float("inf")
+UNWATCHED = (-EVER, EVER) * len(METRICS)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,9 +59,10 @@ class Watch:
     """Evaluation time of the last evaluated reading: what is older is late."""
     rules: tuple[Rule, ...] = ()
     channels: dict[str, Channel] = field(default_factory=dict)
-    columns: tuple[tuple[int, float, float, Channel], ...] = ()
-    """Place, low, high and channel of the six."""
-    extras: tuple[Channel, ...] = ()
+    limits: tuple[float, ...] = UNWATCHED
+    """Low and high of each of the six columns, in their order."""
+    extras: bool = False
+    """A metric beyond the six is watched."""
     listened: bool = False
     """Silence of one of its metrics is told of."""
 
@@ -77,7 +79,7 @@ class Watch:
             place = METRICS.index(metric) + 1 if metric in METRICS else 0
             heard, since = (before[metric].heard, before[metric].since) if metric in before else (NEVER, now)
             self.channels[metric] = Channel(self.device_id, metric, place, tuple(its_rules), heard=heard, since=since)
-        self.extras = tuple(channel for channel in self.channels.values() if not channel.place)
+        self.extras = any(not channel.place for channel in self.channels.values())
         self.listened = any(channel.listened for channel in self.channels.values())
         return True
 
@@ -85,6 +87,8 @@ class Watch:
         """Recomputes the numbers of all channels."""
         for channel in self.channels.values():
             channel.settle(states)
-        self.columns = tuple(
-            (channel.place, channel.low, channel.high, channel) for channel in self.channels.values() if channel.place
-        )
+        limits = list(UNWATCHED)
+        for channel in self.channels.values():
+            if channel.place:
+                limits[2 * channel.place - 2 : 2 * channel.place] = channel.low, channel.high
+        self.limits = tuple(limits)

@@ -7,13 +7,15 @@ import time
 
 from bench import yardsticks
 from bench.frames import DEVICES, storm_device
-from bench.ground import Ground
+from bench.ground import Ground, usage
 from bench.measures import Figures, cpu_s, drain_product, trips
 
 COPRIME = 51
 """Every so many messages one is beyond the limit: each device in its turn, and back at its next message."""
 STORM = 10_000
 THRESHOLDS = 50_000
+STARTED_S = 2.0
+"""After its connect the daemon has some work left that is done once."""
 
 
 def set_thresholds(ground: Ground, rows: str) -> None:
@@ -31,6 +33,7 @@ EVERY_METRIC = (
     "SELECT id, m, -1e6, 1e6 FROM devices,"
     " unnest('{temperature,humidity,pressure,vibration,power_consumption,rpm}'::text[]) AS m"
 )
+NO_LIMIT = "SELECT id, 'temperature', 0.0, 0.0 FROM devices WHERE false"
 ONE_LIMIT = "SELECT id, 'temperature', NULL::float8, 90.0 FROM devices"
 
 
@@ -57,7 +60,7 @@ async def alert_latency(ground: Ground, rate: float, seconds: float) -> Figures:
     delays = sorted(delay * 1000 for delay, _ in json.loads(output))
     commits = commit_delays(ground)
     trip = await trips(ground, rate, 4)
-    set_thresholds(ground, f"{ONE_LIMIT} WHERE false")
+    set_thresholds(ground, NO_LIMIT)
     commit_p99 = commits[int(len(commits) * 0.99)]
     return {
         "alerts": float(len(delays)),
@@ -94,7 +97,7 @@ async def storm(ground: Ground, rate: float, every: int) -> Figures:
     begin, end = published.started + before_s, max(moment for _, moment in heard)
     before = commit_delays(ground, f"recorded_at < to_timestamp({begin})")
     during = commit_delays(ground, f"recorded_at BETWEEN to_timestamp({begin}) AND to_timestamp({end})")
-    set_thresholds(ground, f"{ONE_LIMIT} WHERE false")
+    set_thresholds(ground, NO_LIMIT)
     ground.execute("TRUNCATE sensor_readings, device_latest")
     ground.execute("DELETE FROM devices WHERE type = 'storm'")
     assert started < begin
@@ -117,13 +120,18 @@ def commit_delays(ground: Ground, condition: str = "true") -> list[float]:
     return [float(str(row[0])) for row in rows]
 
 
-async def watched_drain(ground: Ground, count: int) -> Figures:
-    """A drain while every metric of every device is watched."""
-    set_thresholds(ground, EVERY_METRIC)
-    try:
-        return await drain_product(ground, count)
-    finally:
-        set_thresholds(ground, f"{ONE_LIMIT} WHERE false")
+async def drain_cpu(ground: Ground, count: int, rows: str) -> Figures:
+    """A drain while these thresholds are watched: CPU of the daemon in µs per message, less what its start alone takes."""
+    set_thresholds(ground, rows)
+    async with ground.product():
+        pass  # new thresholds are held against the last known values, once
+    async with ground.product() as product:
+        await asyncio.sleep(STARTED_S)
+        start_s = usage(product.process.pid).cpu_s
+    figures = await drain_product(ground, count)
+    set_thresholds(ground, NO_LIMIT)
+    per_message_us = figures["cpu_s_per_million_factoryd"] - start_s / count * 1e6
+    return {"rate": figures["rate"], "start_cpu_s": start_s, "cpu_us": per_message_us}
 
 
 async def load_thresholds(ground: Ground) -> Figures:
@@ -143,7 +151,7 @@ async def load_thresholds(ground: Ground) -> Figures:
         await publishing
     heard = json.loads(output)
     commits = commit_delays(ground, f"recorded_at > to_timestamp({changed})")
-    set_thresholds(ground, f"{ONE_LIMIT} WHERE false")
+    set_thresholds(ground, NO_LIMIT)
     round_trip_ms = yardsticks.round_trip_s(ground.services.urls.database_url) * 1000
     return {
         "load_s": loaded,

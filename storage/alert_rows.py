@@ -3,8 +3,10 @@ transaction. Alert numbers come from the sequence beforehand, so that nothing he
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import msgspec
+from psycopg import AsyncRawCursor
 
 from alerting.alert import Alert, Entry
 from alerting.draft import Draft
@@ -74,10 +76,20 @@ MARKS = """
     FROM unnest(%s::int8[], %s::timestamptz[]) AS n (id, at) WHERE l.device_id = n.id"""
 
 
-async def write_draft(connection: Connection, draft: Draft, messages: Sequence[Outgoing]) -> None:
-    """Writes a draft, inside the caller's transaction (and pipeline)."""
+class Beside(NamedTuple):
+    """What the caller writes by the same statement: more parts of it, and their parameters."""
+
+    parts: str
+    parameters: dict[str, str]
+
+
+NOTHING = Beside("", {})
+
+
+async def write_draft(connection: Connection, draft: Draft, messages: Sequence[Outgoing], beside: Beside = NOTHING) -> None:
+    """Writes a draft, inside the caller's transaction (and pipeline); or as its own if `is_one_statement`."""
     states = list(_state_rows(draft))
-    if draft.entries or states:
+    if draft.entries or states or beside.parts:
         alerts = sorted(draft.alerts.values(), key=lambda alert: alert.id)
         rows = {
             "raised": [_alert_row(alert) for alert in alerts if alert.id in draft.raised],
@@ -87,7 +99,10 @@ async def write_draft(connection: Connection, draft: Draft, messages: Sequence[O
             "states": states,
         }
         present = {name: _json(part) for name, part in rows.items() if part}
-        await connection.execute(_statement(tuple(present)), present)
+        given = present | beside.parameters
+        statement = _statement(beside.parts, tuple(present), tuple(given))
+        # A raw cursor: what it is given is so long that the driver would look for placeholders each time.
+        await AsyncRawCursor(connection).execute(statement, list(given.values()))
     if draft.late:
         await connection.execute(LATE, _columns((number, *window) for number, window in draft.late.items()))
     if draft.closed:
@@ -96,9 +111,18 @@ async def write_draft(connection: Connection, draft: Draft, messages: Sequence[O
         await connection.execute(OUTCOMES, _columns((each.command_id, each.outcome, each.detail) for each in draft.outcomes))
 
 
+def is_one_statement(draft: Draft) -> bool:
+    """Tells whether `write_draft` needs no more than one statement."""
+    return not (draft.late or draft.closed or draft.outcomes)
+
+
 @cache
-def _statement(parts: tuple[str, ...]) -> bytes:
-    return f"WITH {', '.join(f'{name} AS ({PARTS[name]})' for name in parts)} SELECT".encode()
+def _statement(beside: str, parts: tuple[str, ...], parameters: tuple[str, ...]) -> bytes:
+    every = [beside] if beside else []
+    text = f"WITH {', '.join(every + [f'{name} AS ({PARTS[name]})' for name in parts])} SELECT"
+    for number, name in enumerate(parameters, 1):
+        text = text.replace(f"%({name})s", f"${number}")
+    return text.encode()
 
 
 def _alert_row(alert: Alert) -> dict[str, object]:

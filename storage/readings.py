@@ -18,7 +18,7 @@ from ingest.batch import Batch, Origin, in_order, merge_latest, quarantined_row
 from ingest.devices import Registry
 from ingest.flood import Refusals
 from ingest.reading import Quarantined, Reading, Reason
-from storage.alert_rows import MARKS, write_draft
+from storage.alert_rows import MARKS, Beside, is_one_statement, write_draft
 from storage.alerts import AlertLedger
 from storage.database import Connection, DatabaseUnavailable, one_line, translated
 from storage.leader import LeadershipLost
@@ -32,12 +32,12 @@ log = structlog.get_logger(__name__)
 NAMES = ", ".join(COLUMNS)
 COPY = f"COPY sensor_readings ({NAMES}) FROM STDIN (FORMAT BINARY)"
 INSERT = f"INSERT INTO sensor_readings ({NAMES}) SELECT * FROM {GIVEN}"  # noqa: S608 - names are our constants
-INSERT_AND_LATEST = f"""
-    WITH given AS (SELECT * FROM {GIVEN}),
-    stored AS (INSERT INTO sensor_readings ({NAMES}) SELECT * FROM given)
-    INSERT INTO device_latest AS l ({NAMES}, evaluated_at)
-        SELECT *, least(recorded_at, received_at) FROM given {ON_LATEST_CONFLICT}"""  # noqa: S608 - our constants
-"""The whole transaction of a plain batch: one statement, one round trip."""
+PLAIN = f"""
+    given AS (SELECT * FROM {GIVEN.replace("%s", "%(readings)s")}),
+    stored AS (INSERT INTO sensor_readings ({NAMES}) SELECT * FROM given),
+    latest AS (INSERT INTO device_latest AS l ({NAMES}, evaluated_at)
+        SELECT *, least(recorded_at, received_at) FROM given {ON_LATEST_CONFLICT})"""  # noqa: S608 - our constants
+"""A plain batch, and what it means for alerts beside it: one statement, one round trip, one transaction."""
 SMALL_BATCH = 250
 """Up to this many rows an INSERT in the transaction's pipeline is faster than a COPY, which needs round trips of its own."""
 
@@ -146,13 +146,13 @@ class ReadingWriter:
         connection, outcome = self._connection, Upserted()
         if _is_plain(batch):
             draft, messages = await self._alerts.evaluate(batch.fresh)
-            if not draft:
-                await connection.execute(INSERT_AND_LATEST, given(batch.fresh))
+            beside = Beside(PLAIN, {"readings": given(batch.fresh)[0]})
+            if is_one_statement(draft):
+                await write_draft(connection, draft, messages, beside)
             else:
                 async with connection.pipeline():
                     await connection.execute("BEGIN")
-                    await connection.execute(INSERT_AND_LATEST, given(batch.fresh))
-                    await write_draft(connection, draft, messages)
+                    await write_draft(connection, draft, messages, beside)
                     await connection.execute("COMMIT")
             self._alerts.settle(draft, messages)
             return Committed(len(batch.fresh), 0, batch.duplicates, refused)
