@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.ota_settings import OtaSettings
+
 
 class Section(BaseModel):
     """A frozen group of options; an unknown option is an error, so a typing mistake cannot pass unseen."""
@@ -302,6 +304,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     presence: PresenceSettings = PresenceSettings()
     alerting: AlertingSettings = AlertingSettings()
+    ota: OtaSettings = OtaSettings()
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()

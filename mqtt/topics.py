@@ -95,6 +95,31 @@ def status_filter(root: str) -> str:
     return f"{root}/devices/+/status"
 
 
+def ota_command(root: str, device: str) -> str:
+    """→ device, QoS 1, never retained: `update`, `cancel` or `query`."""
+    return device_topic(root, device, "ota/command")
+
+
+def ota_progress(root: str, device: str) -> str:
+    """Device →, QoS 1: reports about the update under way."""
+    return device_topic(root, device, "ota/progress")
+
+
+def ota_state(root: str, device: str) -> str:
+    """Device →, QoS 1, retained: what runs now; the first message after every boot."""
+    return device_topic(root, device, "ota/state")
+
+
+def ota_progress_filter(root: str) -> str:
+    """All devices' reports."""
+    return ota_progress(root, "+")
+
+
+def ota_state_filter(root: str) -> str:
+    """What runs on all devices."""
+    return ota_state(root, "+")
+
+
 def device_of(root: str, topic: str, leaf: str) -> str | None:
     """Returns the device of `{root}/devices/{device}/{leaf}`, or None if `topic` is not of that shape.
 

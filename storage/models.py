@@ -15,7 +15,6 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
-    Integer,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -268,39 +267,3 @@ class Alert(Base):
     noticed: Mapped[bool] = mapped_column(
         server_default=text("false"), comment="false: changed by plain SQL, not yet published"
     )
-
-
-class OtaVersion(Base):
-    """A firmware version."""
-
-    __tablename__ = "ota_versions"
-    __table_args__ = (UniqueConstraint("version"),)
-
-    id: Mapped[BigId]
-    version: Mapped[str] = mapped_column(String(50), comment="semver")
-    firmware_url: Mapped[str] = mapped_column(String(500))
-    release_notes: Mapped[str | None]
-    status: Mapped[str] = mapped_column(OtaVersionStatus, server_default="draft")
-    released_at: Mapped[datetime | None]
-    created_at: Mapped[Created]
-
-
-class OtaDeployment(Base):
-    """One version on its way to one device."""
-
-    __tablename__ = "ota_deployments"
-    __table_args__ = (
-        CheckConstraint("progress_percent BETWEEN 0 AND 100", name="progress_percent"),
-        Index(None, "device_id", "status"),
-        Index(None, "version_id", "status"),
-    )
-
-    id: Mapped[BigId]
-    device_id: Mapped[int] = mapped_column(ForeignKey("devices.id"))
-    version_id: Mapped[int] = mapped_column(ForeignKey("ota_versions.id"))
-    status: Mapped[str] = mapped_column(OtaDeploymentStatus, server_default="pending")
-    progress_percent: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
-    error_message: Mapped[str | None]
-    started_at: Mapped[datetime | None]
-    completed_at: Mapped[datetime | None]
-    created_at: Mapped[Created]

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from storage import migrate, models_alerting, models_own
+from storage import migrate, models_alerting, models_ota, models_own
 from storage.database import DatabaseUnavailable
 from storage.maintenance import SchemaError
 from storage.models import Base
@@ -57,6 +57,7 @@ def test_autogenerate_finds_no_difference(database: Database) -> None:
 def test_the_models_alone_make_the_same_tables(empty_database: Database, database: Database) -> None:
     assert models_own.Quarantine.metadata is Base.metadata
     assert models_alerting.AlertOutbox.metadata is Base.metadata
+    assert models_ota.OtaRollout.metadata is Base.metadata
     engine = create_engine(empty_database.admin.replace("postgresql:", "postgresql+psycopg:"))
     Base.metadata.create_all(engine)
     engine.dispose()

@@ -20,7 +20,7 @@ from ingest.layouts import NATIVE
 from ingest.notices import _body, _Notice
 from ingest.reading import METRICS, Quarantined, Reason, Sample
 from ingest.routes import Route, Routes
-from storage import models, models_own
+from storage import models, models_ota, models_own
 
 TOP = Path(__file__).parents[2]
 PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
@@ -30,6 +30,7 @@ DEVICE = "press-7"
 TOPIC = f"factory/devices/{DEVICE}/telemetry"
 TABLES = models.Base.metadata.tables
 assert models_own.Quarantine.__tablename__ in TABLES, "both modules' tables are in one catalogue"
+assert models_ota.OtaRollout.__tablename__ in TABLES
 FOLLOWED_ELSEWHERE = {"bad_device_id", "unknown_device", "retired_device", "conflict", "no_partition", "refused"}
 """Reasons that no payload alone can show."""
 
