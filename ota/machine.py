@@ -119,7 +119,7 @@ def _after_terminal(deployment: Deployment, report: Report, now: datetime) -> St
 
 
 def _other_attempt(deployment: Deployment, report: Report, now: datetime, timeouts: Timeouts) -> Step:
-    """An older attempt moves nothing, unless the device runs the target; a newer one than ours is one that we have forgotten."""
+    """An older attempt moves nothing, unless the device runs the target; a newer one than ours we have forgotten."""
     assert report.attempt is not None, "checked by the caller"
     if report.attempt < deployment.attempt:
         if report.said is Ending.SUCCEEDED and report.version == deployment.version:

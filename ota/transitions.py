@@ -77,7 +77,7 @@ def retry(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deployme
 
 
 def back_off(deployment: Deployment, timeouts: Timeouts) -> timedelta:
-    """Uniform in [d/2, d], d = base · factor^(attempt - 1), at most the cap; the spread comes from the row: no clock, no dice."""
+    """Uniform in [d/2, d], d = base · factor^(attempt - 1), at most the cap; the spread is the row's own: no dice."""
     most = min(timeouts.retry_cap_s, timeouts.retry_base_s * timeouts.retry_factor ** min(deployment.attempt - 1, 60))
     spread = crc32(b"%d:%d" % (deployment.id, deployment.attempt)) / 2**32
     return timedelta(seconds=most * (0.5 + spread / 2))
