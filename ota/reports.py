@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ota.deployment import Phase
 
@@ -55,7 +56,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
     """Said now; False: retained, found at the broker."""
     rebooted: bool
-    """Said in another boot than the last one that we know of."""
+    """Said in another boot than the last one that we know (`in_view_of`); without a boot id: said now, the first time."""
     snapshot: bool = True
     """A whole ota/state; False: a birth with a version, which says nothing about work."""
     hardware: str | None = None
@@ -64,6 +65,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     manifest_seq: int | None = None
     active: Work | None = None
     last: Work | None = None
+
+
+def in_view_of(hello: Hello, known_boot: str | None) -> Hello:
+    """Returns a hello that knows whether it tells of a new boot: its boot id is another than the last one we know."""
+    return replace(hello, rebooted=hello.boot_id != known_boot) if hello.boot_id is not None else hello
 
 
 class Verdict(StrEnum):

@@ -48,14 +48,14 @@ def supersede(deployment: Deployment, now: datetime, newer: str) -> Deployment:
     return end(deployment, Outcome.SUPERSEDED, now, message=message, cancel=deployment.phase is Phase.SENT)
 
 
-def recall(deployment: Deployment, now: datetime, timeouts: Timeouts, reason: str) -> Deployment:
+def recall(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deployment:
     """The version is recalled: what has not begun to write is stopped."""
     if deployment.status is Status.PENDING:
         sent = deployment.phase is Phase.SENT
-        return end(deployment, Outcome.CANCELLED, now, code="recalled", message=f"version recalled: {reason}", cancel=sent)
+        return end(deployment, Outcome.CANCELLED, now, code="recalled", message="the version is recalled", cancel=sent)
     if deployment.phase in IRREVERSIBLE or deployment.cancel_requested_at is not None:
         return deployment
-    wanted = replace(deployment, cancel_requested_at=now, cancel_reason=f"version recalled: {reason}")
+    wanted = replace(deployment, cancel_requested_at=now, cancel_reason="the version is recalled")
     return request_cancel(wanted, now, timeouts)
 
 

@@ -7,8 +7,6 @@ from msgspec.structs import replace
 
 from ota.deployment import SUCCESSES, Command, Deployment, Outcome, Phase, Status, Timeouts
 
-FOREVER = timedelta(days=3650)
-
 
 def send(deployment: Deployment, command: Command) -> Deployment:
     """Asks for a command; the outbox has it when the row is committed."""
@@ -121,9 +119,16 @@ def succeed(deployment: Deployment, outcome: Outcome, now: datetime, version: st
 
 
 def armed(deployment: Deployment, now: datetime, timeouts: Timeouts, retry_after_s: float | None = None) -> Deployment:
-    """Sets the phase's deadline anew, and with it the moment at which the row is looked at."""
+    """Sets the phase's deadline anew.
+
+    A look that is due before it stays where it is: then it finds nothing, and moves on. So mere progress changes no indexed
+    column, and the row's update stays on its page.
+    """
     phase_deadline = now + timedelta(seconds=_allowed_s(deployment.phase, timeouts, retry_after_s))
-    return looked_at(replace(deployment, phase_deadline_at=phase_deadline))
+    looked = looked_at(replace(deployment, phase_deadline_at=phase_deadline))
+    before, after = deployment.next_action_at, looked.next_action_at
+    early = before is not None and after is not None and now < before <= after
+    return replace(looked, next_action_at=before) if early else looked
 
 
 def looked_at(deployment: Deployment) -> Deployment:

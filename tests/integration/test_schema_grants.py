@@ -39,6 +39,11 @@ DAEMON_RIGHTS = {
     "late_windows": ALL_ROWS,
     "alert_history": READ_WRITE,
     "operator_commands": READ_WRITE,
+    "ota_keys": READ_WRITE,
+    "ota_rollouts": READ_WRITE,
+    "ota_rollout_stages": READ_WRITE,
+    "ota_deployment_events": READ_WRITE,
+    "ota_device_state": READ_WRITE,
     partition_name(TODAY): set[str](),
 }
 HIDDEN_FROM_TOOLS = {
