@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import alerts, backtest, measures
+from bench import alerts, backtest, measures, ota
 from bench.ground import Ground, prepared
 from bench.measures import Figures
 
@@ -38,6 +38,7 @@ MEASURES = (
     "evaluation",
     "thresholds",
     "backtest",
+    "ota",
 )
 
 
@@ -177,6 +178,15 @@ class Bench:
         self._keep("backtest", [run], [])
         slowest = max(run["temperature_s"], run["torque_s"])
         self.results["backtest"] |= {"goal": "<= 10 s", "reached": slowest <= 10}
+
+    async def ota(self) -> None:
+        """Telemetry while 10,000 live deployments report every two seconds, beside the same with silent ones."""
+        await self._pair(
+            "ota",
+            lambda: ota.telemetry_beside_reports(self.ground),
+            lambda: ota.telemetry_alone(self.ground),
+            goal=0.85,
+        )
 
     async def _pair(
         self,

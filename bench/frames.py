@@ -20,6 +20,10 @@ def storm_device(number: int) -> str:
     return f"storm-{number:05d}"
 
 
+def ota_device(number: int) -> str:
+    return f"ota-{number:05d}"
+
+
 def reading(moment: datetime, number: int, temperature: float | None = None) -> str:
     """About 150 bytes: the six metrics and a time."""
     if temperature is None:

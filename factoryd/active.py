@@ -20,6 +20,7 @@ from factoryd.alarms import AlarmMetrics, Alarms
 from factoryd.caches import CacheMetrics, Caches, device_load
 from factoryd.control import Control
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
+from factoryd.updates import Updates
 from ingest.batch import Batch
 from ingest.devices import Registry
 from ingest.intake import Intake
@@ -36,6 +37,7 @@ from mqtt.metrics import PublisherMetrics, ReceiverMetrics
 from mqtt.publisher import Publisher
 from mqtt.receiver import Receiver
 from mqtt.session import Subscription
+from ota.metrics import OtaMetrics
 from storage.database import Connection, Pool
 from storage.devices import DeviceStore
 from storage.presence import PresenceTable
@@ -48,7 +50,7 @@ log = structlog.get_logger(__name__)
 SEEING_LAG_S = 2.0
 """Presence judges nobody while messages wait longer than this: what a device said may still be among them."""
 OUTBOX_DRAIN_S = 1.0
-CONTROL_WINDOW = 1_000
+CONTROL_WINDOW = 2_000
 """Receive maximum of the control session: status messages are few, and the broker keeps those that wait."""
 
 
@@ -64,6 +66,7 @@ class Metrics:
         self.caches = CacheMetrics(registry)
         self.housekeeping = HousekeepingMetrics(registry)
         self.alarms = AlarmMetrics(registry)
+        self.ota = OtaMetrics(registry)
 
 
 class Active:
@@ -129,6 +132,17 @@ class Active:
             sees=self._sees,
         )
         self._intake.own_topics[self._presence.marks_topic] = self._presence.telemetry_mark
+        self.updates = Updates(
+            settings,
+            metrics.ota,
+            pool,
+            publisher,
+            clock,
+            self._registry,
+            heard=self._presence.heard,
+            granted=lambda: self._presence.granted,
+            pass_on=self._presence.deliver,
+        )
         self._notices = Notices(settings.ingest, settings.mqtt.root, publisher.publish, clock, metrics.notices)
         self._replays = Replays(ReplayTable(pool), self._intake, self.pipeline.wake)
         self._caches = Caches(
@@ -139,18 +153,21 @@ class Active:
                 "users": self.alarms.load_thresholds,
                 "replay": self._replays.feed,
                 "operators": self.alarms.serve_operators,
+                "ota": self.updates.changed,
             },
             metrics.caches,
         )
         marks = Subscription(self._presence.marks_topic)
         status = Subscription(topics.status_filter(settings.mqtt.root), retained=True)
         commands = Subscription(topics.operator_commands_filter(settings.mqtt.root))
+        firmware = Subscription(topics.ota_state_filter(settings.mqtt.root), retained=True)
+        reports = Subscription(topics.ota_progress_filter(settings.mqtt.root))
         self._operators = Control(
             settings.mqtt.root,
             self.alarms.commands,
             self.alarms.answers,
             metrics.alarms.alerts,
-            self._presence.deliver,
+            self.updates.deliver,
         )
         self._telemetry = Receiver(
             settings.mqtt,
@@ -166,7 +183,7 @@ class Active:
             settings.mqtt,
             name="control",
             client_id=state["mqtt_client_id_control"],
-            subscriptions=(status, marks, commands),
+            subscriptions=(firmware, status, marks, commands, reports),
             deliver=self._operators.deliver,
             clock=clock,
             metrics=metrics.receiver,
@@ -198,6 +215,7 @@ class Active:
         active._registry.load(await active._devices.load_all())
         await active._presence.load()
         await active.alarms.load(state)
+        await active.updates.load()
         _tune_garbage_collection()
         log.info("state_loaded", devices=len(active._registry), foreign_key="locked once" if skip else "checked per row")
         return active
@@ -220,6 +238,7 @@ class Active:
                     group.create_task(self._housekeeping.run(), name="housekeeping"),
                     group.create_task(self._operators.run(), name="operators' commands"),
                     group.create_task(self.alarms.run(), name="alarms"),
+                    group.create_task(self.updates.run(), name="firmware"),
                 ]
                 await self._caches.listening.wait()
                 receiving = [
@@ -265,9 +284,13 @@ class Active:
         self._telemetry.stop_reading()
         self._control.stop_reading()
         await self.pipeline.drain()
-        await self._presence.flush()
-        with suppress(TimeoutError):  # with the broker away the outbox keeps them
+        with suppress(TimeoutError):  # with the database away what is not acknowledged comes again
             async with asyncio.timeout(OUTBOX_DRAIN_S):
+                await self.updates.store()
+        await self._presence.flush()
+        with suppress(TimeoutError):  # with the broker away the outboxes keep them
+            async with asyncio.timeout(OUTBOX_DRAIN_S):
+                await self.updates.drain()
                 await self.alarms.drain()
 
     def _watch_health(self, receiving: Sequence[asyncio.Task[None]]) -> None:

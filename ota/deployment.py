@@ -79,7 +79,7 @@ class VerifyMode(StrEnum):
     VERSION = "version"
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One row of ota_deployments, with the names of its device and version. Times are aware UTC, by our clock."""
 
     id: int

@@ -44,6 +44,10 @@ CURES: dict[str, Cure] = {
 }
 
 
+REFUSALS_RETRIED = frozenset({"busy_with_other", "command_expired"})
+"""A refusal is final, but for these: they speak of the moment, not of the version."""
+
+
 def cure_of(code: str | None, retryable: bool | None) -> Cure:
     """Returns what helps against a failure.
 

@@ -4,7 +4,7 @@ A deployment is fenced by (id, attempt, seq): whatever comes late, twice or in a
 is final, but for `timed_out`, which may still turn out a `late_success` or a failure with a better reason.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -22,9 +22,9 @@ from ota.deployment import (
     Timeouts,
     VerifyMode,
 )
-from ota.error_codes import Cure, cure_of
+from ota.error_codes import REFUSALS_RETRIED, Cure, cure_of
 from ota.reports import Ending, Hello, Report, Verdict, Work
-from ota.transitions import armed, end, looked_at, resend, retry, succeed
+from ota.transitions import armed, dispatch, end, looked_at, resend, retry, send, succeed
 from ota.versions import is_newer
 
 
@@ -58,27 +58,29 @@ def on_report(deployment: Deployment, report: Report, now: datetime, timeouts: T
     return Step(_noted(moved, report, now) if moved.attempt == deployment.attempt else moved, Verdict.ACCEPTED)
 
 
-def on_hello(deployment: Deployment, hello: Hello, now: datetime, timeouts: Timeouts) -> Step:
-    """Returns what a hello of the device makes of its live, or of its last, deployment."""
+def on_hello(deployment: Deployment, hello: Hello, now: datetime, timeouts: Timeouts, ran: str | None = None) -> Step:
+    """Returns what a hello of the device makes of its live, or of its last, deployment; `ran`: its version until then."""
     if deployment.terminal:
         return _hello_after_terminal(deployment, hello, now)
     if hello.version == deployment.version:
         never_begun = deployment.status is Status.PENDING
         outcome = Outcome.ALREADY_INSTALLED if never_begun else Outcome.SUCCEEDED
         return Step(succeed(deployment, outcome, now, hello.version), Verdict.ACCEPTED)
-    for work in (hello.active, hello.last):
-        if work is not None and work.deployment_id == deployment.id and work.said is not None:
-            step = on_report(deployment, _report_of(work, hello), now, timeouts)
-            if work is hello.active or step.deployment.terminal:
-                return step
+    if hello.active is not None and hello.active.deployment_id == deployment.id:
+        return on_report(deployment, _report_of(hello.active, hello), now, timeouts)
+    ended = _ending_told(deployment, hello)
+    if ended is not None:
+        step = on_report(deployment, ended, now, timeouts)
+        if step.verdict in {Verdict.ACCEPTED, Verdict.FUTURE_ATTEMPT}:
+            return step
     if hello.active is not None or not hello.snapshot:
         return Step(deployment, Verdict.NO_CHANGE)
-    return _hello_of_idle(deployment, hello, now, timeouts)
+    return _hello_of_idle(deployment, hello, now, timeouts, deployment.from_version or ran)
 
 
-def _hello_of_idle(deployment: Deployment, hello: Hello, now: datetime, timeouts: Timeouts) -> Step:
+def _hello_of_idle(deployment: Deployment, hello: Hello, now: datetime, timeouts: Timeouts, old: str | None) -> Step:
     version = hello.version
-    if version is not None and version != deployment.from_version and is_newer(version, deployment.version):
+    if version is not None and old not in {None, version} and is_newer(version, deployment.version):
         message = f"the device runs {version}, which is newer"
         return Step(end(deployment, Outcome.SUPERSEDED, now, message=message), Verdict.ACCEPTED)
     if deployment.phase in AFTER_REBOOT:
@@ -98,6 +100,11 @@ def _hello_after_terminal(deployment: Deployment, hello: Hello, now: datetime) -
     on_target = hello.version == deployment.version
     if on_target and deployment.outcome is Outcome.TIMED_OUT:
         return Step(succeed(deployment, Outcome.LATE_SUCCESS, now, hello.version), Verdict.ACCEPTED)
+    ended = _ending_told(deployment, hello)
+    if ended is not None:
+        deployment, verdict, _ = _after_terminal(deployment, ended, now)
+        if verdict is Verdict.ACCEPTED:
+            return Step(deployment, verdict)
     known = hello.version is not None
     drift = known and on_target is not (deployment.outcome in SUCCESSES)
     return Step(deployment, Verdict.AFTER_TERMINAL, drift)
@@ -105,10 +112,15 @@ def _hello_after_terminal(deployment: Deployment, hello: Hello, now: datetime) -
 
 def _after_terminal(deployment: Deployment, report: Report, now: datetime) -> Step:
     unheard = Step(deployment, Verdict.AFTER_TERMINAL)
-    if deployment.outcome is not Outcome.TIMED_OUT or report.attempt not in {None, deployment.attempt}:
+    if deployment.outcome is not Outcome.TIMED_OUT:
+        return unheard
+    attempt = deployment.attempt if report.attempt is None else report.attempt
+    runs_it = report.said is Ending.SUCCEEDED and report.version == deployment.version
+    old = attempt == deployment.attempt and report.seq is not None and report.seq <= deployment.last_seq
+    if old or attempt > deployment.attempt or (attempt < deployment.attempt and not runs_it):
         return unheard
     match report.said:
-        case Ending.SUCCEEDED if report.version == deployment.version or _word_is_enough(deployment, report):
+        case Ending.SUCCEEDED if runs_it or _word_is_enough(deployment, report):
             return Step(succeed(deployment, Outcome.LATE_SUCCESS, now, report.version), Verdict.ACCEPTED)
         case Ending.FAILED | Ending.REJECTED | Ending.ROLLED_BACK:
             outcome = Outcome(report.said.value)
@@ -136,8 +148,9 @@ def _other_attempt(deployment: Deployment, report: Report, now: datetime, timeou
     )
     if adopted.phase in WAITING:
         return Step(adopted, Verdict.FUTURE_ATTEMPT)
-    again = replace(adopted, status=Status.PENDING, phase=Phase.SENT, phase_since=now)
-    return Step(resend(again, now, timeouts), Verdict.FUTURE_ATTEMPT)
+    if adopted.cancel_requested_at is not None:
+        return Step(send(adopted, Command.CANCEL), Verdict.FUTURE_ATTEMPT)
+    return Step(dispatch(adopted, now, timeouts, None), Verdict.FUTURE_ATTEMPT)
 
 
 def _progressed(deployment: Deployment, report: Report, now: datetime, timeouts: Timeouts) -> Step:
@@ -161,10 +174,14 @@ def _progressed(deployment: Deployment, report: Report, now: datetime, timeouts:
         started_at=deployment.started_at or now,
         holds_device=True,
         publish_pending=None if deployment.publish_pending is Command.UPDATE else deployment.publish_pending,
+        attempt_deadline_at=_attempt_deadline(deployment, now, timeouts),
     )
-    if deployment.phase in WAITING:  # a restored database: the device works on what we think is not sent
-        moved = replace(moved, attempt_deadline_at=None)
     return Step(_noted(armed(moved, now, timeouts, report.retry_after_s) if worked else moved, report, now), Verdict.ACCEPTED)
+
+
+def _attempt_deadline(deployment: Deployment, now: datetime, timeouts: Timeouts) -> datetime:
+    """What waits has none: its device works on what we think is not sent. Without one it could be stalled for ever."""
+    return deployment.attempt_deadline_at or now + timedelta(seconds=timeouts.attempt_s)
 
 
 def _phase_of(deployment: Deployment, report: Report) -> Phase | None:
@@ -172,7 +189,8 @@ def _phase_of(deployment: Deployment, report: Report) -> Phase | None:
     before = deployment.phase
     if not isinstance(report.said, Phase):  # in progress, and no finer word
         return before if RANK[before] > RANK[Phase.DOWNLOADING] else Phase.DOWNLOADING
-    if report.seq is None and RANK[report.said] < RANK[before] and Phase.DEFERRED not in {report.said, before}:
+    may_defer = Phase.DEFERRED in {report.said, before} and before not in AFTER_REBOOT
+    if report.seq is None and RANK[report.said] < RANK[before] and not may_defer:
         return None
     return report.said
 
@@ -199,6 +217,7 @@ def _succeeded(deployment: Deployment, report: Report, now: datetime, timeouts: 
         started_at=deployment.started_at or now,
         holds_device=True,
         publish_pending=None if deployment.publish_pending is Command.UPDATE else deployment.publish_pending,
+        attempt_deadline_at=_attempt_deadline(deployment, now, timeouts),
     )
     return armed(confirming, now, timeouts)
 
@@ -210,17 +229,17 @@ def _word_is_enough(deployment: Deployment, report: Report) -> bool:
 def _ended(deployment: Deployment, said: Ending, report: Report, now: datetime, timeouts: Timeouts) -> Deployment:
     code, message = report.error_code, report.error_message
     cure = cure_of(code, report.retryable)
+    if said is Ending.ROLLED_BACK:
+        return end(deployment, Outcome.ROLLED_BACK, now, code=code or "boot_failed", message=message)
     if said is Ending.CANCELLED or (deployment.cancel_requested_at is not None and cure is not Cure.NEVER):
         return end(
             deployment, Outcome.CANCELLED, now, code=code, message=message or deployment.cancel_reason or "by the device"
         )
-    if said is Ending.ROLLED_BACK:
-        return end(deployment, Outcome.ROLLED_BACK, now, code=code or "boot_failed", message=message)
     if cure is Cure.NEW_URL and deployment.resends < timeouts.max_resends:
-        return resend(deployment, now, timeouts)
+        return deployment if deployment.phase in WAITING else resend(deployment, now, timeouts)
     again = cure is Cure.RETRY or (cure is Cure.RETRY_ONCE and deployment.error_code != code)
     if said is Ending.REJECTED:
-        again = code == "busy_with_other"
+        again = again and code in REFUSALS_RETRIED
     if again and deployment.attempt < deployment.max_attempts:
         return retry(replace(deployment, error_code=code, error_message=message), now, timeouts)
     return end(deployment, Outcome(said.value), now, code=code or "unknown", message=message)
@@ -233,6 +252,14 @@ def _noted(deployment: Deployment, report: Report, now: datetime) -> Deployment:
         last_report_at=now,
         reported_version=report.version or deployment.reported_version,
     )
+
+
+def _ending_told(deployment: Deployment, hello: Hello) -> Report | None:
+    """What a hello says of how our deployment ended. Without an attempt it may tell of any: it counts in the first one only."""
+    last = hello.last
+    if last is None or last.deployment_id != deployment.id or not isinstance(last.said, Ending):
+        return None
+    return _report_of(last, hello) if last.attempt is not None or deployment.attempt == 1 else None
 
 
 def _report_of(work: Work, hello: Hello) -> Report:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from ota.deployment import IRREVERSIBLE, WAITING, Command, Deployment, Outcome, Phase, Status, Timeouts
-from ota.transitions import armed, end, looked_at, requeue, resend, retry, send
+from ota.transitions import allowed_s, armed, end, looked_at, requeue, resend, retry, send
 
 
 def expire(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deployment:
@@ -21,7 +21,7 @@ def expire(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deploym
         return _timed_out(deployment, "attempt_timeout", "the attempt took too long", now, timeouts)
     if deployment.phase_deadline_at is not None and deployment.phase_deadline_at <= now:
         return _phase_expired(deployment, now, timeouts)
-    return looked_at(deployment) if deployment.phase is not Phase.BACKOFF else deployment
+    return looked_at(deployment)
 
 
 def request_cancel(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deployment:
@@ -64,13 +64,14 @@ def remove(deployment: Deployment, now: datetime) -> Deployment:
     return end(deployment, Outcome.REMOVED, now, message="the device is retired", cancel=deployment.holds_device)
 
 
-def charge(deployment: Deployment, absence: timedelta) -> Deployment:
-    """Gives back the time in which we could not hear the device: every deadline moves by it."""
+def charge(deployment: Deployment, absence: timedelta, now: datetime, timeouts: Timeouts) -> Deployment:
+    """Gives back the time in which we could not hear the device: every deadline moves by it, but not beyond a full new one."""
+    phase_s = allowed_s(deployment.phase, timeouts)
     moved = replace(
         deployment,
-        phase_deadline_at=_later(deployment.phase_deadline_at, absence),
-        attempt_deadline_at=_later(deployment.attempt_deadline_at, absence),
-        cancel_deadline_at=_later(deployment.cancel_deadline_at, absence),
+        phase_deadline_at=_later(deployment.phase_deadline_at, absence, now, phase_s),
+        attempt_deadline_at=_later(deployment.attempt_deadline_at, absence, now, timeouts.attempt_s),
+        cancel_deadline_at=_later(deployment.cancel_deadline_at, absence, now, timeouts.cancel_s),
     )
     return looked_at(moved) if moved.phase is not Phase.BACKOFF else moved
 
@@ -79,6 +80,8 @@ def _phase_expired(deployment: Deployment, now: datetime, timeouts: Timeouts) ->
     match deployment.phase:
         case Phase.SENT if not deployment.online:
             return requeue(deployment, now)
+        case Phase.SENT | Phase.DEFERRED if deployment.cancel_requested_at is not None:  # the cancel's own clock decides
+            return armed(deployment, now, timeouts)
         case Phase.SENT if deployment.resends < timeouts.max_resends:
             return resend(deployment, now, timeouts)
         case Phase.SENT:
@@ -109,5 +112,5 @@ def _reason(deployment: Deployment, otherwise: str) -> str:
     return deployment.cancel_reason or otherwise
 
 
-def _later(moment: datetime | None, by: timedelta) -> datetime | None:
-    return moment + by if moment is not None else None
+def _later(moment: datetime | None, by: timedelta, now: datetime, full_s: float) -> datetime | None:
+    return max(moment, min(moment + by, now + timedelta(seconds=full_s))) if moment is not None else None

@@ -40,7 +40,7 @@ def resend(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deploym
 
 def requeue(deployment: Deployment, now: datetime) -> Deployment:
     """Back to waiting, with its attempt: the device is not there."""
-    return replace(
+    queued = replace(
         deployment,
         status=Status.PENDING,
         phase=Phase.QUEUED,
@@ -49,8 +49,8 @@ def requeue(deployment: Deployment, now: datetime) -> Deployment:
         publish_pending=None if deployment.publish_pending is Command.UPDATE else deployment.publish_pending,
         phase_deadline_at=None,
         attempt_deadline_at=None,
-        next_action_at=deployment.queue_expires_at,
     )
+    return looked_at(queued)
 
 
 def retry(deployment: Deployment, now: datetime, timeouts: Timeouts) -> Deployment:
@@ -124,7 +124,7 @@ def armed(deployment: Deployment, now: datetime, timeouts: Timeouts, retry_after
     A look that is due before it stays where it is: then it finds nothing, and moves on. So mere progress changes no indexed
     column, and the row's update stays on its page.
     """
-    phase_deadline = now + timedelta(seconds=_allowed_s(deployment.phase, timeouts, retry_after_s))
+    phase_deadline = now + timedelta(seconds=allowed_s(deployment.phase, timeouts, retry_after_s))
     looked = looked_at(replace(deployment, phase_deadline_at=phase_deadline))
     before, after = deployment.next_action_at, looked.next_action_at
     early = before is not None and after is not None and now < before <= after
@@ -132,7 +132,9 @@ def armed(deployment: Deployment, now: datetime, timeouts: Timeouts, retry_after
 
 
 def looked_at(deployment: Deployment) -> Deployment:
-    """Sets the moment at which the row is looked at: its earliest deadline."""
+    """Sets the moment at which the row is looked at: its earliest deadline. A back-off has its own: its end."""
+    if deployment.phase is Phase.BACKOFF:
+        return deployment
     queued_until = deployment.queue_expires_at if deployment.status is Status.PENDING else None
     deadlines = (
         deployment.phase_deadline_at,
@@ -143,7 +145,8 @@ def looked_at(deployment: Deployment) -> Deployment:
     return replace(deployment, next_action_at=min((each for each in deadlines if each is not None), default=None))
 
 
-def _allowed_s(phase: Phase, timeouts: Timeouts, retry_after_s: float | None) -> float:
+def allowed_s(phase: Phase, timeouts: Timeouts, retry_after_s: float | None = None) -> float:
+    """Returns how long a phase may take without progress, in seconds."""
     match phase:
         case Phase.SENT:
             return timeouts.ack_s

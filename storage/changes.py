@@ -16,7 +16,7 @@ from storage.database import Connection, DatabaseUnavailable, connect, translate
 log = structlog.get_logger(__name__)
 
 CHANNEL = "factoryd_cache"
-ASKED_FOR = ("replay", "operators")
+ASKED_FOR = ("replay", "operators", "ota")
 """No caches: rows that somebody has written for the daemon to act on."""
 POLL_S = 5.0
 POLL_TIMEOUT_S = 5.0

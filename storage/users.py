@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from psycopg import errors
 from psycopg.rows import class_row
 
 from config.settings import DatabaseSettings
 from storage.command_connection import command_connection
-from storage.refusals import Conflict, InvalidInput
+from storage.refusals import Conflict, InvalidInput, NotFound
 
 ROLES = ("admin", "operator", "user")
 LOGIN = re.compile(r"[a-z0-9._-]{1,64}")
@@ -78,6 +79,12 @@ def check_user(user: NewUser) -> None:
         raise InvalidInput(f"{user.role[:80]!r} is no role: use {', '.join(ROLES)}")
     if not user.name or len(user.name) > MAX_LENGTH or not user.name.isprintable():
         raise InvalidInput(f"name: give 1 to {MAX_LENGTH} printable characters")
+
+
+def refuse_stranger(connection: psycopg.Connection, login: str) -> None:
+    """Raises NotFound if there is no such person."""
+    if connection.execute("SELECT FROM users WHERE login = %s", [login]).fetchone() is None:
+        raise NotFound(f"user {login} does not exist; factoryd user list shows all, factoryd user add makes one")
 
 
 def list_users(settings: DatabaseSettings, *, after: str = "", limit: int = 1000) -> list[UserView]:
