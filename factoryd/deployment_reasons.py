@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ota.rollouts import Rollouts
-from storage.artifacts import Artifacts
-from storage.rollout_engine import RolloutTables
-
 from config.settings import Settings
 from ota.candidates import REASONS, Candidate, why_waiting
 from ota.catalogue import catalogue
+from ota.rollouts import Rollouts
+from storage.artifacts import Artifacts
 from storage.database import open_pool
 from storage.ota_outbox import CommandOutbox
 from storage.ota_queue import Standing, WaitingTable
 from storage.refusals import NotFound
+from storage.rollout_engine import RolloutTables
 
 
 @dataclass(frozen=True, slots=True)
