@@ -19,6 +19,7 @@ from botocore import exceptions as boto_errors
 from config.ota_settings import OtaSettings
 from ota.catalogue import Address, NoAddress
 from ota.firmware import Version
+from ota.urls import redacted
 from storage.refusals import Conflict, InvalidInput, NotFound
 
 CHUNK_BYTES = 1 << 20
@@ -81,7 +82,7 @@ class Artifacts:
                 return Address(f"{base}/{quote(self._name_for_device(url))}", None)
             case "file":
                 raise NoAddress(f"{url}: ota.artifact_base_url is not set, so no device can fetch it")
-        raise NoAddress(f"{url[:100]!r} is no URL that we know: https, s3 or file")
+        raise NoAddress(f"{redacted(url)} is no URL that we know: https, s3 or file")
 
     def upload(self, path: Path, name: str, progress: Progress = lambda _: None) -> Uploaded:
         """Stores a file; its name there holds a part of its hash, so that nothing is ever overwritten by something else.
@@ -123,7 +124,8 @@ class Artifacts:
         """
         name = self._name(firmware_url)
         if name is None:
-            raise InvalidInput(f"{firmware_url[:200]} does not lie below ota.artifact_url, {self._root or 'which is not set'}")
+            where = redacted(firmware_url)
+            raise InvalidInput(f"{where} does not lie below ota.artifact_url, {self._root or 'which is not set'}")
         if urlsplit(firmware_url).scheme == "file":
             path = Path(unquote(urlsplit(self._root).path)) / name
             try:
@@ -158,7 +160,7 @@ class Artifacts:
     def _name_for_device(self, url: str) -> str:
         name = self._name(url)
         if name is None:
-            raise NoAddress(f"{url}: does not lie below ota.artifact_url, {self._root or 'which is not set'}")
+            raise NoAddress(f"{redacted(url)}: does not lie below ota.artifact_url, {self._root or 'which is not set'}")
         return name
 
     def _name(self, url: str) -> str | None:
@@ -189,9 +191,9 @@ class Artifacts:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in {"404", "NoSuchKey", "NoSuchBucket"}:
                 raise NotFound(f"{url}: there is no such file or bucket") from error
-            raise Conflict(f"{url}: S3 refuses: {error}") from error
+            raise _refusal(url, error, error) from error
         except Boto3Error as error:
-            raise Conflict(f"{url}: S3 refuses: {error}") from error
+            raise _refusal(url, error, error.__context__) from error
         except (boto_errors.NoCredentialsError, boto_errors.PartialCredentialsError) as error:
             raise Conflict(f"{url}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile") from error
         except (boto_errors.BotoCoreError, TimeoutError) as error:
@@ -260,6 +262,14 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _refusal(url: str, error: Exception, answer: BaseException | None) -> Exception:
+    """Returns what to raise: a server in trouble may be well again soon; what it refuses, it goes on refusing."""
+    said = answer.response.get("ResponseMetadata", {}) if isinstance(answer, boto_errors.ClientError) else {}
+    if int(said.get("HTTPStatusCode", 0)) >= 500:
+        return ArtifactsUnavailable(f"{url}: S3 is in trouble: {error}")
+    return Conflict(f"{url}: S3 refuses: {error}")
 
 
 def _place(url: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Firmware versions as people make and sign them. The daemon notices every change within a second (triggers, NOTIFY)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import psycopg
@@ -119,10 +119,14 @@ def attach_signature(
         )
         refuse_untrusted(connection, alone)
         refuse_stale(connection, alone, now)
-        others = [each for each in draft.signatures if each.get("keyid") != signature["keyid"]]
+        written: Sequence[object] = draft.signatures  # by whoever writes the table
+        others = [each for each in written if isinstance(each, Mapping) and each.get("keyid") != signature["keyid"]]
         signatures = [*(others if draft.manifest == manifest else []), dict(signature)]
         if len(signatures) > MOST_SIGNATURES:
-            raise Conflict(f"{version} has {MOST_SIGNATURES} signatures, and commands have no room for more")
+            raise Conflict(
+                f"{version} has {MOST_SIGNATURES} signatures, and commands have no room for more; sign a manifest of its own:"
+                f" factoryd firmware manifest {version}"
+            )
         connection.execute(ATTACH, [manifest, signed.seq, signed.expires_at, Jsonb(signatures), draft.id])
         return len(signatures)
 

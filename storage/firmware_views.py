@@ -47,7 +47,7 @@ VIEW = """
     SELECT version, CASE WHEN recalled_at IS NOT NULL THEN 'recalled' ELSE status::text END AS status, hardware, min_version,
         downgrade, size_bytes, sha256, firmware_url, manifest_seq, expires_at, release_notes, created_by, created_at,
         released_by, released_at, recalled_at, recall_reason,
-        ARRAY(SELECT each ->> 'keyid' FROM jsonb_array_elements(signatures) AS each WHERE each ? 'keyid') AS signed_by,
+        ARRAY(SELECT s ->> 'keyid' FROM jsonb_array_elements(signatures) AS s WHERE s ->> 'keyid' IS NOT NULL) AS signed_by,
         (SELECT count(*) FROM ota_device_state s WHERE s.version = v.version) AS devices,
         (SELECT count(*) FROM ota_deployments d WHERE d.version_id = v.id AND d.status IN ('pending', 'in_progress')) AS live
     FROM ota_versions v"""

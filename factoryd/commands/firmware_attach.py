@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from factoryd.commands.durations import read_duration
-from factoryd.commands.firmware_fetch import read_back
+from factoryd.commands.firmware_fetch import read_back, refuse_address
 from factoryd.commands.firmware_files import load_manifest, load_signature, write_new
-from factoryd.commands.firmware_sign import EXPIRES, Expires
+from factoryd.commands.firmware_sign import EXPIRES, Expires, expiry
 from factoryd.commands.invocation import settings_of
+from ota.firmware import Key, Version
 from ota.manifest import mismatch, read
 from ota.signing import why_not_trusted
 from storage.firmware_admin import UNTRUSTED, attach_signature, next_manifest
@@ -35,7 +35,7 @@ def manifest(
 ) -> None:
     """Writes what is to be signed on the machine that keeps the private key."""
     now = datetime.now(UTC)
-    payload = next_manifest(settings_of(ctx).database, version, now, now + read_duration(expires))
+    payload = next_manifest(settings_of(ctx).database, version, now, expiry(expires, now))
     write_new(out, payload)
     typer.echo(f"manifest {read(payload).seq} of firmware {version}: {out}")
     typer.echo(f"next, where the key is: factoryd firmware sign {out.name} --key firmware.key", err=True)
@@ -61,16 +61,26 @@ def verify(
     version: VersionName,
     skip_fetch: Annotated[bool, typer.Option("--skip-fetch", help="Judge the signature alone.")] = False,
 ) -> None:
-    """Judges a version's signatures as the daemon does, and reads its file back."""
-    settings = settings_of(ctx)
+    """Judges a version as the daemon does: signatures, expiry, the URL for devices; and reads its file back."""
+    settings, now = settings_of(ctx), datetime.now(UTC)
     row, keys = load_signed(settings.database, version)
-    problem = why_not_trusted(row.version, keys)
-    if problem is not None:
-        detail = f": {mismatch(row.version)}" if problem == "manifest_mismatch" else ""
-        raise Conflict(f"{version} is not to be trusted: {UNTRUSTED[problem]}{detail} ({problem})")
-    assert row.version.manifest is not None, "it is signed"
-    said = read(row.version.manifest)
-    typer.echo(f"firmware {version}: signature good, manifest {said.seq}, accepted until {said.expires_at:%Y-%m-%d %H:%M}Z")
+    typer.echo(f"firmware {version}: {_judged(row.version, keys, now, allow_unsigned=settings.ota.allow_unsigned)}")
+    refuse_address(settings.ota, row.version, now)
     if not skip_fetch:
-        refuse_content(row.version, read_back(settings.ota, row.version))
-        typer.echo(f"file as signed: {said.size:,} bytes, sha256 {said.sha256}")
+        content = read_back(settings.ota, row.version)
+        refuse_content(row.version, content)
+        typer.echo(f"file as stated: {content.size_bytes:,} bytes, sha256 {content.sha256}")
+
+
+def _judged(version: Version, keys: list[Key], now: datetime, *, allow_unsigned: bool) -> str:
+    problem = why_not_trusted(version, keys)
+    if problem == "unsigned" and allow_unsigned:
+        return "NO SIGNATURE, which ota.allow_unsigned lets pass"
+    if problem is not None:
+        detail = f": {mismatch(version)}" if problem == "manifest_mismatch" else ""
+        raise Conflict(f"{version.version} is not to be trusted: {UNTRUSTED[problem]}{detail} ({problem})")
+    assert version.manifest is not None, "it is signed"
+    said = read(version.manifest)
+    if said.expires_at <= now:
+        raise Conflict(f"{version.version}: the manifest expired at {said.expires_at:%Y-%m-%d %H:%M}Z (manifest_expired)")
+    return f"signature good, manifest {said.seq}, accepted until {said.expires_at:%Y-%m-%d %H:%M}Z"

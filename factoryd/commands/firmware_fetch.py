@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from config.ota_settings import OtaSettings
 from factoryd.commands.firmware_progress import shown_progress
+from ota.catalogue import NoAddress
 from ota.firmware import Version
 from ota.urls import redacted, why_refused
 from storage.artifacts import Artifacts, ArtifactsUnavailable, Content, digest
@@ -16,6 +19,17 @@ from storage.refusals import Conflict
 
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
+
+
+def refuse_address(settings: OtaSettings, version: Version, now: datetime) -> None:
+    """Raises Conflict if the daemon would send no device to the version's file; the text says why."""
+    try:
+        url = Artifacts(settings).device_url(version, now).url
+    except NoAddress as error:
+        raise Conflict(str(error)) from error
+    problem = why_refused(url, settings.allowed_hosts, signed=bool(version.signatures) and not settings.allow_unsigned)
+    if problem is not None:
+        raise Conflict(f"{version.version}: no device would be sent there: {problem}")
 
 
 def read_back(settings: OtaSettings, version: Version) -> Content:
@@ -57,7 +71,7 @@ def fetch(
         error.close()
         what = "redirects; state the URL that it leads to" if 300 <= status < 400 else f"answers {status}"
         raise (ArtifactsUnavailable if status >= 500 else Conflict)(f"{redacted(url)} {what}") from None
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise ArtifactsUnavailable(f"{redacted(url)} cannot be fetched: {getattr(error, 'reason', error)}") from None
 
 

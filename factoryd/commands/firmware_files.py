@@ -78,6 +78,12 @@ def load_bytes(path: Path) -> bytes:
     return raw
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises Conflict if there is such a file."""
+    if path.is_symlink() or path.exists():
+        raise Conflict(f"{path} exists, and is not overwritten; choose another place or move it away")
+
+
 def write_new(path: Path, raw: bytes, mode: int = 0o644) -> None:
     """Writes a file that must not exist.
 
@@ -86,8 +92,9 @@ def write_new(path: Path, raw: bytes, mode: int = 0o644) -> None:
     """
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError as error:
-        raise Conflict(f"{path} exists, and is not overwritten; choose another place or move it away") from error
+    except FileExistsError:
+        refuse_existing(path)
+        raise
     with os.fdopen(number, "wb") as file:
         file.write(raw)
         file.flush()

@@ -6,17 +6,12 @@ from urllib.parse import urlsplit
 
 import typer
 
-from config.ota_settings import OtaSettings
-from factoryd.commands.firmware_fetch import read_back
+from factoryd.commands.firmware_fetch import read_back, refuse_address
 from factoryd.commands.invocation import settings_of
-from ota.catalogue import NoAddress
-from ota.firmware import Version
-from ota.urls import why_refused
-from storage.artifacts import Artifacts
 from storage.firmware_release import deprecate_version, recall_version, release_version
 from storage.firmware_views import load_signed
 from storage.operator_requests import SYSTEM
-from storage.refusals import Conflict, InvalidInput
+from storage.refusals import InvalidInput
 
 MAX_REASON = 200
 VersionName = Annotated[str, typer.Argument(metavar="VERSION")]
@@ -41,7 +36,7 @@ def release(
     draft = load_signed(settings.database, version)[0].version
     if skip_fetch and urlsplit(draft.firmware_url).scheme not in {"http", "https"}:
         raise InvalidInput("--skip-fetch is for versions added by --url: what was uploaded is read back")
-    _refuse_address(settings.ota, draft, now)
+    refuse_address(settings.ota, draft, now)
     content = None if skip_fetch else read_back(settings.ota, draft)
     unsigned = settings.ota.allow_unsigned
     release_version(settings.database, draft, content, actor, now, allow_unsigned=unsigned)
@@ -67,14 +62,3 @@ def recall(
     typer.echo(f"firmware {version} recalled: {reason.strip()}")
     if live:
         typer.echo(f"note: {live} deployments are live: factoryd deployment list --version {version}, and cancel", err=True)
-
-
-def _refuse_address(settings: OtaSettings, draft: Version, now: datetime) -> None:
-    """Says now what the daemon would say later: no device would be sent there."""
-    try:
-        url = Artifacts(settings).device_url(draft, now).url
-    except NoAddress as error:
-        raise Conflict(str(error)) from error
-    problem = why_refused(url, settings.allowed_hosts, signed=bool(draft.signatures) and not settings.allow_unsigned)
-    if problem is not None:
-        raise Conflict(f"{draft.version}: no device would be sent there: {problem}")

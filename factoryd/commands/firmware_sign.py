@@ -1,7 +1,7 @@
 """`factoryd firmware keygen`, `sign`: on the machine that keeps the private key, which needs no database for it."""
 
 import base64
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from factoryd.commands.durations import read_duration
-from factoryd.commands.firmware_files import load_manifest, load_private_key, write_new
+from factoryd.commands.firmware_files import load_manifest, load_private_key, refuse_existing, write_new
 from factoryd.commands.invocation import settings_of
 from ota.manifest import mismatch, read
 from ota.signing import keyid_of, new_private_key, public_key_of, read_private_key, sign
@@ -19,6 +19,7 @@ from storage.firmware_views import load_signed
 from storage.refusals import InvalidInput
 
 EXPIRES = "180d"
+LONGEST = timedelta(days=36_525)
 KeyFile = Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key, as keygen makes it.")]
 Expires = Annotated[
     str, typer.Option("--expires", metavar="DURATION", help="How long devices accept it; those that have it keep it.")
@@ -41,6 +42,7 @@ def keygen(directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", file_o
     public = public_key_of(read_private_key(pem))
     text = base64.b64encode(public).decode()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_existing(directory / "firmware.pub")
     write_new(directory / "firmware.key", pem, 0o600)
     write_new(directory / "firmware.pub", f"{text}\n".encode())
     typer.echo(f"key id      {keyid_of(public)}\npublic key  {text}")
@@ -75,6 +77,18 @@ def sign_(
         raise InvalidInput(f"{what[:200]} is neither a file nor a version such as 2.4.1")
 
 
+def expiry(text: str, now: datetime) -> datetime:
+    """Returns until when devices accept a manifest.
+
+    Raises:
+        InvalidInput: no duration, none at all, or more than a hundred years.
+    """
+    life = read_duration(text)
+    if not timedelta() < life <= LONGEST:
+        raise InvalidInput("--expires: give more than nothing, and at most 36525d, which is a hundred years")
+    return now + life
+
+
 def _sign_file(path: Path, key: Path, out: Path) -> None:
     raw, manifest = load_manifest(path)
     signature = sign(load_private_key(key), raw)
@@ -91,7 +105,7 @@ def _sign_version(ctx: typer.Context, version: str, key: Path, expires: str | No
     # A second key signs the same bytes: the old one's signature stays good beside it.
     whole = draft.manifest is not None and mismatch(draft) is None and draft.expires_at is not None and draft.expires_at > now
     kept = draft.manifest if whole and expires is None else None
-    manifest = kept or next_manifest(settings, version, now, now + read_duration(expires or EXPIRES))
+    manifest = kept or next_manifest(settings, version, now, expiry(expires or EXPIRES, now))
     signature = sign(private_key, manifest)
     count = attach_signature(settings, version, manifest, signature, now)
     said = read(manifest)

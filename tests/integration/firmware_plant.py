@@ -62,6 +62,9 @@ def refused(factoryd: CommandLine, *arguments: str, code: int = 1) -> str:
 def web_server() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/rubbish":
+                self.wfile.write(b"this is not HTTP\r\n\r\n")
+                return
             self.send_response({"/fw.bin": 200, "/long": 200, "/moved": 302}.get(self.path, 404))
             if self.path == "/moved":
                 self.send_header("Location", "/fw.bin")

@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _welcome(self) -> bool:
         if self.store.failing:
-            self._say(self.store.failing.pop(0), "<Error><Code>SlowDown</Code></Error>")
+            self._say(self.store.failing.pop(0), "<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
             return False
         if not self._is_signed():
             self._say(403, "<Error><Code>SignatureDoesNotMatch</Code><Message>bad signature</Message></Error>")

@@ -198,6 +198,23 @@ def test_s3_may_stumble(firmware: Path, s3: S3Server) -> None:
     assert in_s3(s3).upload(firmware, "2.4.1.bin").size_bytes == 3_000_001
 
 
+def test_an_s3_in_trouble_is_to_be_tried_again(firmware: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the library's pauses between its attempts
+    store = in_s3(s3)
+    for ask in (lambda: store.read_back("s3://plant/fw/x"), lambda: store.upload(firmware, "2.4.1.bin")):
+        s3.failing = [503] * 4
+        with pytest.raises(ArtifactsUnavailable, match="in trouble"):
+            ask()
+        assert s3.failing == []
+
+
+def test_no_password_in_a_url_is_told() -> None:
+    for url in ("ftp://user:secret@files.example/x", "s3://user:secret@plant/x?key=secret"):
+        with pytest.raises(NoAddress) as told:
+            device_url(Artifacts(OtaSettings()), url)
+        assert "secret" not in str(told.value)
+
+
 def test_an_absent_s3_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
     store = Artifacts(OtaSettings(artifact_url="s3://plant/fw", s3_endpoint_url="http://127.0.0.1:9"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -136,6 +136,15 @@ def test_keys_are_changed_while_releases_go_on(factoryd: CommandLine, database: 
     assert new in factoryd.good("firmware", "key", "list")
 
 
+def test_a_signature_goes_with_its_own_manifest(factoryd: CommandLine, database: Database, tmp_path: Path, key: str) -> None:
+    factoryd.good("firmware", "keygen", str(tmp_path / "new"))
+    factoryd.good("firmware", "key", "add", str(tmp_path / "new/firmware.pub"))
+    signed(factoryd, tmp_path, key)
+    factoryd.good("firmware", "sign", "2.4.1", "--key", str(tmp_path / "new/firmware.key"), "--expires", "30d")
+    assert rows(database.daemon, "SELECT jsonb_array_length(signatures) FROM ota_versions") == [(1,)]
+    assert trusted(database) is None
+
+
 def test_a_draft_is_written_anew(factoryd: CommandLine, database: Database, tmp_path: Path, key: str) -> None:
     signed(factoryd, tmp_path, key)
     again = ("firmware", "add", "2.4.1", "--file", str(tmp_path / "fw.bin"), "--hardware", "other")
@@ -186,6 +195,32 @@ def test_nothing_is_signed_that_names_no_hardware(factoryd: CommandLine, tmp_pat
     note = factoryd("firmware", "add", "2.4.1", "--file", str(tmp_path / "fw.bin"))
     assert "it names no --hardware" in note.err
     assert "names no hardware" in refused(factoryd, "firmware", "sign", "2.4.1", "--key", key)
+
+
+@pytest.mark.parametrize("expires", ["0s", "36526d", "999999w", "soon"])
+def test_a_manifest_lives_for_a_while(factoryd: CommandLine, tmp_path: Path, key: str, expires: str) -> None:
+    added(factoryd, tmp_path)
+    out = tmp_path / "m"
+    for command in (("manifest", "2.4.1", "--out", str(out)), ("sign", "2.4.1", "--key", key)):
+        told = refused(factoryd, "firmware", *command, "--expires", expires, code=2)
+        assert "--expires: give more than nothing" in told or "is no duration" in told
+    assert not out.exists()
+
+
+def test_a_public_key_is_not_overwritten_either(factoryd: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/firmware.pub").write_text("of somebody")
+    assert "is not overwritten" in refused(factoryd, "firmware", "keygen", str(tmp_path / "other"))
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["firmware.pub"], "and no private key without it"
+
+
+def test_signatures_that_are_rubbish_are_borne(factoryd: CommandLine, database: Database, tmp_path: Path, key: str) -> None:
+    added(factoryd, tmp_path)
+    rows(database.daemon, """UPDATE ota_versions SET signatures = '["keyid", 3, null, {"keyid": null}]'""")
+    assert "2.4.1" in factoryd.good("firmware", "list")
+    assert factoryd.good("firmware", "show", "2.4.1")
+    factoryd.good("firmware", "sign", "2.4.1", "--key", key)
+    assert trusted(database) is None
 
 
 def test_empty_lists_say_what_to_do(factoryd: CommandLine, database: Database) -> None:

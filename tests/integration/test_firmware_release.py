@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 from psycopg import errors
 
+from config.ota_settings import OtaSettings
+from factoryd.commands.firmware_fetch import read_back
+from ota.firmware import Version
+from storage.artifacts import Content
 from tests.integration.command_line import CommandLine, rows
 from tests.integration.conftest import Database
 from tests.integration.firmware_plant import FILE, SHA256, added, refused, signed, site, stored, web_server
+
+
+class Later(datetime):
+    """In 200 days."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + timedelta(days=200)
 
 
 @pytest.fixture
@@ -55,11 +67,6 @@ def test_a_sequence_must_rise(factoryd: CommandLine, tmp_path: Path, key: str) -
 def test_an_expired_manifest_is_signed_anew(
     factoryd: CommandLine, database: Database, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime.now(tz) + timedelta(days=200)
-
     signed(factoryd, tmp_path, key)
     monkeypatch.setattr("factoryd.commands.firmware_release.datetime", Later)
     assert "the manifest expired at" in refused(factoryd, "firmware", "release", "2.4.1")
@@ -79,6 +86,19 @@ def test_a_file_that_was_exchanged_is_not_released(factoryd: CommandLine, tmp_pa
     )
     stored(tmp_path).unlink()
     assert "there is no file" in refused(factoryd, "firmware", "release", "2.4.1")
+
+
+def test_a_draft_that_changes_while_its_file_is_read_is_not_released(
+    factoryd: CommandLine, database: Database, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchanged(settings: OtaSettings, version: Version) -> Content:
+        rows(database.daemon, "UPDATE ota_versions SET firmware_url = firmware_url || '.other'")
+        return read_back(settings, version)
+
+    signed(factoryd, tmp_path, key)
+    monkeypatch.setattr("factoryd.commands.firmware_release.read_back", exchanged)
+    assert "was changed meanwhile" in refused(factoryd, "firmware", "release", "2.4.1")
+    assert rows(database.daemon, "SELECT status::text FROM ota_versions") == [("draft",)]
 
 
 def test_no_two_released_versions_differ_only_in_their_build(factoryd: CommandLine, tmp_path: Path, key: str) -> None:
@@ -142,7 +162,13 @@ def test_a_url_is_fetched_at_release(factoryd: CommandLine, key: str, monkeypatc
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with web_server() as host:
         listed = replace(factoryd, environment={"FACTORYD_OTA__ALLOWED_HOSTS": json.dumps([host])})
-        for version, path in (("1.0.0", "fw.bin"), ("1.0.1", "moved"), ("1.0.2", "missing"), ("1.0.3", "long")):
+        for version, path in (
+            ("1.0.0", "fw.bin"),
+            ("1.0.1", "moved"),
+            ("1.0.2", "missing"),
+            ("1.0.3", "long"),
+            ("1.0.4", "rubbish"),
+        ):
             facts = ("--url", f"http://{host}/{path}", "--size", "100000", "--sha256", SHA256)
             listed.good("firmware", "add", version, *facts, "--hardware", "plc")
             listed.good("firmware", "sign", version, "--key", key)
@@ -150,6 +176,7 @@ def test_a_url_is_fetched_at_release(factoryd: CommandLine, key: str, monkeypatc
         assert "redirects" in refused(listed, "firmware", "release", "1.0.1")
         assert "answers 404" in refused(listed, "firmware", "release", "1.0.2")
         assert "damaged or exchanged" in refused(listed, "firmware", "release", "1.0.3")
+        assert "cannot be fetched" in refused(listed, "firmware", "release", "1.0.4", code=69)
         assert "plain http only to hosts" in refused(factoryd, "firmware", "release", "1.0.2")
     skipped = listed("firmware", "release", "1.0.2", "--skip-fetch")
     assert (skipped.code, "WARNING: nobody has looked at the file" in skipped.err) == (0, True)
@@ -161,6 +188,22 @@ def test_a_url_is_fetched_at_release(factoryd: CommandLine, key: str, monkeypatc
 def test_a_file_that_no_device_could_fetch_is_not_released(factoryd: CommandLine, tmp_path: Path, key: str) -> None:
     signed(factoryd, tmp_path, key)
     alone = {"FACTORYD_OTA__ARTIFACT_URL": f"file://{tmp_path}/store"}
-    assert "artifact_base_url is not set" in refused(replace(factoryd, environment=alone), "firmware", "release", "2.4.1")
     others = {**factoryd.environment, "FACTORYD_OTA__ALLOWED_HOSTS": '["other.example"]'}
-    assert "not in ota.allowed_hosts" in refused(replace(factoryd, environment=others), "firmware", "release", "2.4.1")
+    for command in ("release", "verify"):
+        assert "artifact_base_url is not set" in refused(replace(factoryd, environment=alone), "firmware", command, "2.4.1")
+        assert "not in ota.allowed_hosts" in refused(replace(factoryd, environment=others), "firmware", command, "2.4.1")
+
+
+def test_verify_says_what_the_daemon_would(
+    factoryd: CommandLine, database: Database, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added(factoryd, tmp_path)
+    trial = replace(factoryd, environment={**factoryd.environment, "FACTORYD_OTA__ALLOW_UNSIGNED": "true"})
+    assert "(unsigned)" in refused(factoryd, "firmware", "verify", "2.4.1")
+    assert "NO SIGNATURE" in trial.good("firmware", "verify", "2.4.1")
+    factoryd.good("firmware", "sign", "2.4.1", "--key", key)
+    assert f"file as stated: 100,000 bytes, sha256 {SHA256}" in factoryd.good("firmware", "verify", "2.4.1")
+    monkeypatch.setattr("factoryd.commands.firmware_attach.datetime", Later)
+    assert "(manifest_expired)" in refused(factoryd, "firmware", "verify", "2.4.1")
+    rows(database.daemon, "UPDATE ota_versions SET min_version = '1.0.0'")
+    assert "min_version: signed None, stored 1.0.0 (manifest_mismatch)" in refused(factoryd, "firmware", "verify", "2.4.1")
