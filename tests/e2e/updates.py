@@ -83,7 +83,8 @@ def report(device: str, number: int, **fields: Any) -> Message:
     return Message(f"{ROOT}/devices/{device}/ota/progress", json.dumps({"deployment_id": number, **fields}).encode())
 
 
-def state(device: str, retain: bool = True, **fields: Any) -> Message:
+def state(device: str, retain: bool = False, **fields: Any) -> Message:
+    """A live one; what is retained would stay at the session's broker for the tests that follow."""
     return Message(f"{ROOT}/devices/{device}/ota/state", json.dumps(fields).encode(), 1, retain)
 
 
