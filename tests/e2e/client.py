@@ -80,6 +80,16 @@ class Client:
             for _ in range(sum(message.qos for message in part)):
                 await self.read(mqtt5.PubAckPacket)
 
+    async def forget_retained(self, root: str) -> None:
+        """Clears all that the broker retains below a root."""
+        end = f"{root}/end-of-retained/{id(self)}"
+        await self.subscribe(f"{root}/#")
+        await self.publish(Message(end, b"", qos=0))
+        retained = []
+        while (packet := await self.read(mqtt5.PublishPacket)).topic != end:
+            retained.append(Message(packet.topic, b"", retain=True))
+        await self.publish(*retained)
+
     def _packet(self, message: Message) -> bytes:
         self._packet_id = self._packet_id % 65_000 + 1
         return mqtt5.PublishPacket(

@@ -177,6 +177,12 @@ class Plant:
         except TimeoutError:
             raise AssertionError(f"{statement}: {found!r}, not {expected!r}") from None
 
+    async def forget(self) -> None:
+        """The broker is the test session's: what one test leaves retained would be another's devices."""
+        await self.forget_sessions()
+        async with self.client() as client:
+            await client.forget_retained(ROOT)
+
     async def forget_sessions(self) -> None:
         """The broker is the test session's: what it keeps for this test's daemons would stay for hours."""
         for client_id in self.session_ids.values():
@@ -193,7 +199,7 @@ async def plant(database: FreshDatabase, mosquitto: Broker) -> AsyncIterator[Pla
         await plant.sql("UPDATE daemon_state SET value = %s WHERE key = %s", client_id, f"mqtt_client_id_{name}")
     with _usual_garbage_collection():
         yield plant
-    await plant.forget_sessions()
+    await plant.forget()
 
 
 def telemetry(device: str, *payloads: bytes, qos: int = 1, retain: bool = False) -> list[Message]:
