@@ -271,4 +271,6 @@ def _report_of(work: Work, hello: Hello) -> Report:
         seq=hello.seq,
         progress_percent=work.progress_percent,
         version=hello.version if isinstance(work.said, Ending) else None,
+        error_code=work.error_code,
+        error_message=work.error_message,
     )

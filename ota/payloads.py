@@ -50,6 +50,8 @@ class _Work(msgspec.Struct):
     phase: str | None = None
     outcome: str | None = None
     progress_percent: int | float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 class _State(msgspec.Struct):
@@ -198,7 +200,12 @@ def _work(wire: _Work | None) -> Work | None:
         return None
     said = _said(wire.phase or wire.outcome, "in_progress")
     return Work(
-        _number(wire.deployment_id), _counted(wire.attempt, "attempt", MAX_ATTEMPT), said, _percent(wire.progress_percent)
+        _number(wire.deployment_id),
+        _counted(wire.attempt, "attempt", MAX_ATTEMPT),
+        said,
+        _percent(wire.progress_percent),
+        _text(wire.error_code, MAX_WORD),
+        _text(wire.error_message, MAX_TEXT),
     )
 
 

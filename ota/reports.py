@@ -47,6 +47,8 @@ class Work(NamedTuple):
     attempt: int | None
     said: Phase | Ending | None
     progress_percent: int | None
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """One device's connection to the broker: MQTT 5 by aiomqtt, with what aiomqtt leaves out for a device under test.
 
 aiomqtt neither shows the reason code of a PUBACK nor wakes a waiting publish when the connection breaks, and cannot leave
-without a DISCONNECT (which a will needs). DeviceClient adds the three; it is the only place that looks inside the library.
+without a DISCONNECT (which a will needs), and leaves no say in when a PUBACK is sent. DeviceClient adds the four; it is the
+only place that looks inside the library.
 """
 
 import asyncio
@@ -79,7 +80,9 @@ class Broker:
 class DeviceClient(aiomqtt.Client):
     """An aiomqtt client that delivers with a verdict, notices a lost connection, and can vanish."""
 
-    def __init__(self, broker: Broker, client_id: str, account: Account | None, will: aiomqtt.Will | None) -> None:
+    def __init__(
+        self, broker: Broker, client_id: str, account: Account | None, will: aiomqtt.Will | None, session_s: int | None = None
+    ) -> None:
         username, password = account or (None, None)
         super().__init__(
             broker.host,
@@ -88,7 +91,8 @@ class DeviceClient(aiomqtt.Client):
             username=username,
             password=password,
             protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=True,
+            clean_start=session_s is None,
+            properties=_connect_properties(session_s),
             will=will,
             keepalive=broker.keep_alive_s,
             timeout=broker.timeout_s,
@@ -96,6 +100,7 @@ class DeviceClient(aiomqtt.Client):
             max_inflight_messages=MAX_IN_FLIGHT,
         )
         self._verdicts: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._client.manual_ack_set(session_s is not None)
 
     async def deliver(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str | None = None) -> None:
         """Publishes at QoS 1 and returns when the broker has acknowledged.
@@ -117,6 +122,11 @@ class DeviceClient(aiomqtt.Client):
         if verdict.result().is_failure:
             raise PublishRefused(f"the broker refused a message on {topic}: {verdict.result()}")
 
+    def acknowledge(self, message: aiomqtt.Message) -> None:
+        """Sends the PUBACK of a message; needed with a kept session only, whose broker sends again what has none."""
+        if message.qos == 1:
+            self._client.ack(message.mid, message.qos)
+
     def vanish(self) -> None:
         """Breaks the connection without a DISCONNECT, as a power cut does: the broker publishes the will."""
         sock = self._client.socket()
@@ -136,15 +146,22 @@ class DeviceClient(aiomqtt.Client):
 
 @asynccontextmanager
 async def connect(
-    broker: Broker, client_id: str, account: Account | None, will: aiomqtt.Will | None = None
+    broker: Broker, client_id: str, account: Account | None, will: aiomqtt.Will | None = None, session_s: int | None = None
 ) -> AsyncIterator[DeviceClient]:
     """Holds a connection; leaving by an exception, a cancellation too, vanishes so that the will is published.
+
+    Args:
+        broker: where to.
+        client_id: who.
+        account: its login.
+        will: what the broker says if we vanish.
+        session_s: how long the broker keeps subscriptions and queue for us, and PUBACKs are ours to send; None: no session.
 
     Raises:
         ConnectionRefused: the broker said no.
         BrokerUnavailable: no answer, or the connection broke inside.
     """
-    client = DeviceClient(broker, client_id, account, will)
+    client = DeviceClient(broker, client_id, account, will, session_s)
     try:
         async with client:
             try:
@@ -155,6 +172,8 @@ async def connect(
     except MqttConnectError as error:
         raise ConnectionRefused(f"broker {broker.host}:{broker.port} refused {client_id}: {error}") from error
     except aiomqtt.MqttError as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError from error  # the library's complaint about the lost connection hides the cancellation
         raise BrokerUnavailable(f"broker {broker.host}:{broker.port} is not reachable: {error}") from error
 
 
@@ -164,6 +183,14 @@ def backoff(rng: random.Random, longest_s: float) -> Iterator[float]:
     while True:
         yield rng.uniform(0.0, min(ceiling, longest_s))
         ceiling = min(ceiling * 2, longest_s)
+
+
+def _connect_properties(session_s: int | None) -> Properties | None:
+    if session_s is None:
+        return None
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
+    properties.SessionExpiryInterval = session_s
+    return properties
 
 
 def _publish_properties(content_type: str | None) -> Properties | None:

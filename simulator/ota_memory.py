@@ -30,13 +30,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     manifest_seq: int | None = None
     phase: str = "acknowledged"
     percent: int = 0
-    fetched: bool = False
-    """The download has come to its end."""
     needs_url: bool = False
     cancelled: bool = False
     """Somebody has asked to stop."""
-    failure: str | None = None
-    """Why the new firmware gave up: for the old one to report."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,5 +68,5 @@ def hello(version: str | None = OLD, **fields: Any) -> Hello:
     return Hello(**(bare | fields))
 
 
-def work(said: Phase | Ending | None, *, deployment_id: int = 5, attempt: int | None = 2, percent: int | None = None) -> Work:
-    return Work(deployment_id, attempt, said, percent)
+def work(said: Phase | Ending | None, *, deployment_id: int = 5, attempt: int | None = 2, **fields: Any) -> Work:
+    return Work(deployment_id, attempt, said, **({"progress_percent": None} | fields))

@@ -113,6 +113,10 @@ TABLE: dict[str, tuple[Event, tuple[str, ...]]] = {
         (*[NOTHING] * 4, UNHEARD, UNHEARD),
     ),
     "hello, last one failed": (greeted(last=work(Ending.FAILED)), (*[FAILED] * 4, FAILED, UNHEARD)),
+    "hello, last one failed, retryable": (
+        greeted(last=work(Ending.FAILED, error_code="network")),
+        (*[BACK] * 4, FAILED, UNHEARD),
+    ),
     "hello, last one rolled back": (greeted(last=work(Ending.ROLLED_BACK)), (*[ROLLED_BACK] * 4, ROLLED_BACK, UNHEARD)),
     "hello, last one of an older attempt": (
         greeted(last=work(Ending.FAILED, attempt=1)),

@@ -195,11 +195,11 @@ class TestAState:
             "v": 1, "version": "2.3.0", "previous_version": "2.2.4", "hardware": "plc-gw/rev-c", "boot_id": "a91f",
             "uptime_s": 12, "last_manifest_seq": 1041, "seq": 17, "capabilities": {"resume": True}, "hold": None,
             "active": {"deployment_id": 184, "attempt": 2, "phase": "downloading", "progress_percent": 43},
-            "last": {"deployment_id": "183", "attempt": 1, "outcome": "succeeded"},
+            "last": {"deployment_id": "183", "attempt": 1, "outcome": "failed", "error_code": "network", "error_message": "no"},
         }  # fmt: skip
         assert state(json.dumps(full).encode()) == Hello(
             version="2.3.0", live=True, rebooted=False, hardware="plc-gw/rev-c", boot_id="a91f", seq=17, manifest_seq=1041,
-            active=Work(184, 2, Phase.DOWNLOADING, 43), last=Work(183, 1, Ending.SUCCEEDED, None),
+            active=Work(184, 2, Phase.DOWNLOADING, 43), last=Work(183, 1, Ending.FAILED, None, "network", "no"),
         )  # fmt: skip
 
     def test_that_is_empty_was_cleared(self) -> None:
