@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 HALT_S = 10.0
 """Time between two looks beyond their interval: the process, or the clock, stood still or leapt."""
+BLIND_LOOK_S = 0.5
+"""Between two looks while we are blind: alerts of absence, and firmware, wait for our eyes to open."""
 MALFORMED_LOG_S = 60.0
 """At most one log line about malformed status messages in this time."""
 
@@ -144,14 +146,14 @@ class Presence:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._marks.run(), name="presence marks")
             group.create_task(self._writing.spread(), name="presence last_seen")
-            next_look = loop.time() + interval_s
+            next_look = loop.time()
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(next_look):
                         await self._writing.due.wait()
                 if loop.time() >= next_look:
                     self.look()
-                    next_look = loop.time() + interval_s
+                    next_look = loop.time() + (min(interval_s, BLIND_LOOK_S) if self.blind else interval_s)
                 await self.write()
 
     def look(self) -> None:

@@ -1,15 +1,12 @@
 """Reference devices and the whole daemon: signed firmware from a file server, with power cuts, faults and lost words."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from ota.manifest import build
-from ota.signing import keyid_of, sign
+from ota.signing import keyid_of
 from simulator.artifact_server import ArtifactServer
 from simulator.connection import Broker
 from simulator.ota_device import Habits
@@ -17,8 +14,7 @@ from simulator.ota_faults import Faults
 from simulator.ota_fleet import OtaFleet
 from tests.e2e.conftest import ROOT, Plant
 from tests.e2e.updates import deployment, stands, until_outcome, version
-from tests.integration.updating import FIRMWARE, HARDWARE, KEY, PUBLIC, firmware_server
-from tests.unit.firmware import END, NOW, VERSION
+from tests.integration.updating import HARDWARE, PUBLIC, firmware_server, released
 
 SETTINGS = {"ota": {"allowed_hosts": ["127.0.0.1"], "retry_base_s": 0.1, "retry_cap_s": 0.1}}
 FAULTS = {
@@ -49,12 +45,9 @@ async def fleet(plant: Plant, tmp_path: Path) -> OtaFleet:
 
 
 async def signed_version(plant: Plant, url: str) -> int:
-    size, sha256 = len(FIRMWARE), hashlib.sha256(FIRMWARE).hexdigest()
-    facts = VERSION._replace(version="2.0.0", min_version=None, size_bytes=size, sha256=sha256, hardware=[HARDWARE])
-    manifest = build(facts, 1, NOW, END)
     await plant.sql("INSERT INTO ota_keys (keyid, public_key) VALUES (%s, %s)", keyid_of(PUBLIC), PUBLIC)
-    proof = {"manifest": manifest, "manifest_seq": 1, "signatures": json.dumps([sign(KEY, manifest)]), "expires_at": END}
-    return await version(plant, "2.0.0", firmware_url=url, size_bytes=size, sha256=sha256, hardware=facts.hardware, **proof)
+    columns = released(url)
+    return await version(plant, columns.pop("version"), **columns)
 
 
 async def test_every_device_ends_on_the_right_version_or_with_the_right_reason(

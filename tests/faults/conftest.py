@@ -31,6 +31,8 @@ class Plant:
         self.services = services
         self.ledger = Ledger()
         self.numbers = Numbers()
+        self.settings: dict[str, str] = {}
+        """Of the daemons, as environment variables."""
         self._publishers: list[Publisher] = []
         self._daemons: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -41,7 +43,7 @@ class Plant:
     def start_daemon(self, *command: str) -> int:
         """Starts `factoryd run`, or that command of Python's; returns its HTTP port."""
         port = free_port()
-        environment = {**os.environ, **self.services.urls.environment(), "FACTORYD_HTTP__PORT": str(port)}
+        environment = {**os.environ, **self.services.urls.environment(), "FACTORYD_HTTP__PORT": str(port), **self.settings}
         with (self.directory / f"daemon-{port}.log").open("wb") as log:
             words = [sys.executable, *(command or ("-m", "factoryd", "run"))]
             self._daemons[port] = subprocess.Popen(words, env=environment, stdout=log, stderr=log)

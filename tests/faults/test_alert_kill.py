@@ -8,7 +8,6 @@ import random
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ from tests.e2e.client import Client, Message
 from tests.faults.conftest import ROOT, Plant
 from tests.faults.dying_daemon import STEPS
 
-DYING = str(Path(__file__).parent / "dying_daemon.py")
+DYING = ("-m", "tests.faults.dying_daemon")
 HOT, COOL = 90.0, 70.0
 Version = tuple[int, int]
 """Number of the alert, and its version."""
@@ -60,7 +59,7 @@ async def _rounds(plant: Plant, steps: list[str]) -> None:
         try:
             for number, step in enumerate(steps):
                 started, marked, heard = time.monotonic(), _marked(plant), len(ears.heard)
-                port = plant.start_daemon(DYING, step)
+                port = plant.start_daemon(*DYING, step)
                 await client.publish(_telemetry(devices[number // 2], COOL if number % 2 else HOT))
                 assert await plant.died(port), f"{step}: it never came to that"
                 again = marked & set(_told(ears, heard))

@@ -14,12 +14,16 @@ from typing import Any
 import aiomqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ota.manifest import build
+from ota.signing import sign
 from simulator.artifact_server import ArtifactServer, serving
 from simulator.connection import Broker
 from simulator.ota_device import Habits, OtaDevice
 from simulator.ota_faults import Faults
 from simulator.ota_manifest import PAYLOAD_TYPE, pre_authentication_encoding
 from tests.integration.simulating import ROOT, Mosquitto, Observer, watch
+from tests.unit.firmware import END as SIGNED_UNTIL
+from tests.unit.firmware import NOW, VERSION
 
 NAME = "press-01"
 HARDWARE = "gw/c"
@@ -33,6 +37,16 @@ END = "2036-01-01T00:00:00Z"
 def manifest(version: str = "2.0.0", seq: int = 1, content: bytes = FIRMWARE, **more: Any) -> dict[str, Any]:
     facts = {"spec": 1, "seq": seq, "version": version, "hardware": [HARDWARE], "size": len(content)}
     return facts | {"sha256": hashlib.sha256(content).hexdigest(), "format": "raw", "expires_at": END} | more
+
+
+def released(url: str, version: str = "2.0.0") -> dict[str, Any]:
+    """Returns the columns of a released version, signed with our key."""
+    size, sha256 = len(FIRMWARE), hashlib.sha256(FIRMWARE).hexdigest()
+    facts = VERSION._replace(version=version, min_version=None, size_bytes=size, sha256=sha256, hardware=[HARDWARE])
+    proof = build(facts, 1, NOW, SIGNED_UNTIL)
+    named = {"version": version, "firmware_url": url, "status": "released", "hardware": [HARDWARE]}
+    signed = {"manifest": proof, "manifest_seq": 1, "signatures": json.dumps([sign(KEY, proof)]), "expires_at": SIGNED_UNTIL}
+    return named | {"size_bytes": size, "sha256": sha256} | signed
 
 
 def envelope(signed: dict[str, Any], key: Ed25519PrivateKey = KEY, kind: str = PAYLOAD_TYPE) -> dict[str, Any]:
