@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 20
 PART_BYTES = 16 << 20
 """Of a multipart upload: 10,000 parts are the most that S3 takes, so files may have 160 GB."""
 SAME_URL_S = 60.0
-"""A rollout's devices share a presigned URL for so long: making one costs a millisecond of the daemon's time."""
+"""A rollout's devices share a presigned URL for so long, or half its life: making one costs a millisecond of our time."""
 ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 Progress = Callable[[int], None]
@@ -141,12 +141,13 @@ class Artifacts:
                 body.close()
 
     def _presigned(self, url: str, now: datetime) -> Address:
+        life_s = int(self._settings.url_expires_s)
+        shared = timedelta(seconds=min(SAME_URL_S, life_s / 2))
         made, address = self._made.get(url, (None, None))
-        if made is not None and address is not None and timedelta() <= now - made < timedelta(seconds=SAME_URL_S):
+        if made is not None and address is not None and timedelta() <= now - made < shared:
             return address
         self._name_for_device(url)
         bucket, key = _place(url)
-        life_s = int(self._settings.url_expires_s)
         try:
             self._signer = self._signer or self._client()
             signed = self._signer.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=life_s)

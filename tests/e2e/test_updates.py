@@ -174,6 +174,28 @@ async def test_a_restored_older_database_gives_future_attempt(plant: Plant) -> N
         assert running.count("ota_reports_total", verdict="future_attempt") == 1
 
 
+async def test_url_expires_while_deferred(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh URL by the same command: the same attempt, and none is used up."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    await plant.register("press-1")
+    settings = {"ota": {"allow_unsigned": True, "artifact_url": "s3://plant/fw", "s3_endpoint_url": "https://s3.example"}}
+    async with commands(plant) as sent, plant.client() as client, plant.running(**settings):
+        await client.publish(birth("press-1"))
+        number = await deployment(plant, "press-1", await version(plant, "2.4.1", firmware_url="s3://plant/fw/2.4.1.bin"))
+        first = (await sent.until(1))[0]
+        assert first["firmware_url"].startswith("https://s3.example/plant/fw/2.4.1.bin?X-Amz-Algorithm=")
+        await client.publish(report("press-1", number, phase="deferred", retry_after_s=3600))
+        await until_phase(plant, number, "deferred")
+        await client.publish(report("press-1", number, phase="failed", error_code="url_expired"))
+        again = (await sent.until(2))[1]
+        assert (again["deployment_id"], again["attempt"]) == (number, 1)
+        assert again["url_expires_at"] >= first["url_expires_at"]
+        await client.publish(report("press-1", number, phase="succeeded"))
+        await until_outcome(plant, number, "succeeded")
+        assert await plant.value("SELECT attempt FROM ota_deployments") == 1
+
+
 async def test_nothing_is_lost_over_a_restart(plant: Plant) -> None:
     await plant.register("press-1")
     async with commands(plant) as sent, plant.client() as client:

@@ -168,6 +168,10 @@ def test_a_presigned_url_is_shared_for_a_minute(s3: S3Server) -> None:
     fresh = store.device_url(version, now + timedelta(seconds=61))
     assert fresh.expires_at == now + timedelta(seconds=86_461)
     assert store.device_url(version, now - timedelta(hours=1)) is not fresh, "a clock that was set back"
+    brief = in_s3(s3, url_expires_s=20)
+    first = brief.device_url(version, now)
+    assert brief.device_url(version, now + timedelta(seconds=9)) is first
+    assert brief.device_url(version, now + timedelta(seconds=11)) is not first, "half its life is over"
 
 
 def test_only_what_lies_in_the_store_is_presigned(s3: S3Server) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,10 @@ from tests.integration.updating import (
     Bench,
     bench,
     cancel,
+    envelope,
     firmware_server,
     manifest,
+    observing,
     update,
 )
 
@@ -221,7 +224,7 @@ async def test_a_silent_device_installs_all_the_same(plant: Bench) -> None:
         assert plant.reports() == []
 
 
-async def test_the_broker_goes_away_in_the_middle(plant: Bench, mosquitto: Mosquitto) -> None:
+async def test_power_cut_at_any_moment(plant: Bench) -> None:
     plant.habits = HABITS._replace(pace_s=0.05)
     async with plant.on() as device:
         await plant.send(update(plant.url))
@@ -229,6 +232,47 @@ async def test_the_broker_goes_away_in_the_middle(plant: Bench, mosquitto: Mosqu
         device.cut_power()
         await plant.until("succeeded")
         assert len(device.installs) == 1
+
+
+async def test_the_broker_goes_away_in_the_middle(plant: Bench, mosquitto: Mosquitto) -> None:
+    plant.habits = HABITS._replace(pace_s=0.05)
+    async with plant.on() as device:
+        await plant.send(update(plant.url))
+        await plant.until("downloading")
+        mosquitto.kill()
+        mosquitto.start()
+        async with observing(mosquitto) as seen:
+            await seen.until(lambda: b'"phase":"succeeded"' in b"".join(seen.payloads(NAME, "ota/progress")), 10)
+        assert [each.deployment_id for each in device.installs] == [7]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "replayed": ({"number": 6}, None),
+    "re-addressed": ({"device": "press-02"}, "wrong_device"),
+    "expired": ({"expires_at": "2026-01-01T00:00:00Z"}, "command_expired"),
+    "downgraded": ({"signed": manifest("0.9.0", seq=2)}, "sequence_too_old"),
+    "an older manifest": ({"signed": manifest("2.1.0", seq=0)}, "sequence_too_old"),
+    "wrong type": ({"type": "flash"}, None),
+    "a manifest of another type": ({"manifest": envelope(manifest(), kind="application/json")}, "signature_invalid"),
+    "unsigned": ({"manifest": None}, "signature_invalid"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_refused(plant: Bench, case: str) -> None:
+    fields, code = REFUSED[case]
+    async with plant.on() as device:
+        await plant.send(update(plant.url, 6))
+        await plant.until("succeeded")
+        heard = len(plant.states()) + len(plant.reports())
+        await plant.send(update(plant.url, **({"number": 7} | fields)))
+        if code is not None:
+            refusal = await plant.until("rejected")
+            assert (refusal["deployment_id"], refusal["error_code"]) == (7, code)
+        await plant.send({"v": 1, "type": "query", "device": NAME})  # is answered after what came before it
+        await plant.seen.until(lambda: len(plant.states()) + len(plant.reports()) > heard + (case != "wrong type"))
+        assert "last" in plant.states()[-1]
+        assert (device.version, len(device.installs), device.boots) == ("2.0.0", 1, 2)
 
 
 async def test_a_fleet_counts_its_installs(plant: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:

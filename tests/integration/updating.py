@@ -136,13 +136,23 @@ def firmware_server(folder: Path, content: bytes = FIRMWARE) -> Iterator[Artifac
 
 
 @asynccontextmanager
-async def bench(broker: Mosquitto, files: ArtifactServer, folder: Path) -> AsyncIterator[Bench]:
+async def observing(broker: Mosquitto) -> AsyncIterator[Observer]:
+    """Hears everything from here on, what is retained included."""
     async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         await client.subscribe(f"{ROOT}/#", qos=1)
         seen = Observer()
         watching = asyncio.create_task(watch(client, seen))
         try:
-            yield Bench(broker, files, folder, client, seen)
+            yield seen
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+@asynccontextmanager
+async def bench(broker: Mosquitto, files: ArtifactServer, folder: Path) -> AsyncIterator[Bench]:
+    async with (
+        observing(broker) as seen,
+        aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client,
+    ):
+        yield Bench(broker, files, folder, client, seen)
