@@ -175,6 +175,7 @@ class Updates:
             else:
                 metrics.outbox.set(figures.outbox)
                 metrics.oldest.set(figures.oldest_s)
+                metrics.overdue.set(figures.overdue)
                 counts = {(status, phase): count for status, phase, count in figures.live}
                 for status in (Status.PENDING, Status.IN_PROGRESS):
                     for phase in Phase:

@@ -57,6 +57,7 @@ REASONS: Mapping[str, str] = {
     "not_released": "the version is a draft: factoryd firmware release",
     "unsigned": "the version is not signed: factoryd firmware sign, or ota.allow_unsigned for trials",
     "revoked_key": "its signature is of a revoked key: factoryd firmware sign, with another key",
+    "deprecated": "the version is deprecated: nothing new begins with it",
     "bad_signature": "its signature is not right: factoryd firmware verify",
     "manifest_mismatch": "its signed manifest says something else than the database: factoryd firmware verify",
     "manifest_expired": "its manifest has expired: sign a new version",

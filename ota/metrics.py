@@ -4,7 +4,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ota.deployment import Command, Deployment, Outcome, Phase
+from ota.deployment import FAULTS, Command, Deployment, Outcome, Phase
 from ota.draft import Draft, Kind
 from ota.error_codes import CURES
 from ota.reports import Verdict
@@ -22,6 +22,9 @@ class OtaMetrics:
             "factoryd_ota_deployments", "Live deployments, by status and phase.", ("status", "phase"), registry=registry
         )
         self.outcomes = Counter("factoryd_ota_outcomes", "Deployments that ended.", ("outcome",), registry=registry)
+        self.failures = Counter(
+            "factoryd_ota_failures", "Deployments that failed or were refused, by reason.", ("error_code",), registry=registry
+        )
         self.reports = Counter("factoryd_ota_reports", "Reports and hellos, by verdict.", ("verdict",), registry=registry)
         self.phase_seconds = Histogram(
             "factoryd_ota_phase_seconds", "Time in a phase.", ("phase",), buckets=SECONDS, registry=registry
@@ -57,6 +60,9 @@ class OtaMetrics:
         )
         self.rollouts = RolloutMetrics(registry)
         self.outbox = Gauge("factoryd_ota_outbox_waiting", "Commands that the broker has not acknowledged.", registry=registry)
+        self.overdue = Gauge(
+            "factoryd_ota_overdue", "Deployments five minutes after a deadline that nobody has looked at.", registry=registry
+        )
         self.oldest = Gauge("factoryd_ota_queue_oldest_seconds", "Age of the oldest waiting deployment.", registry=registry)
         self.recovery_seconds = Gauge(
             "factoryd_ota_recovery_seconds", "Our last absence, given back to all that was under way.", registry=registry
@@ -79,8 +85,7 @@ class OtaMetrics:
         if after.outcome is not before.outcome and after.outcome is not None:
             self._note_end(after)
         if after.attempt > before.attempt and kind is not Kind.HELLO:
-            code = after.error_code or "unknown"
-            self.retries.labels(code if code in CURES or code in TIMEOUTS else "other").inc()
+            self.retries.labels(_known(after.error_code)).inc()
         if kind is Kind.TIMEOUT and after.error_code in TIMEOUTS and after.error_code != before.error_code:
             self.timeouts.labels(after.error_code).inc()
         if after.resends > before.resends:
@@ -91,6 +96,8 @@ class OtaMetrics:
     def _note_end(self, after: Deployment) -> None:
         assert after.outcome is not None, "the caller looked"
         self.outcomes.labels(after.outcome.value).inc()
+        if after.outcome in FAULTS or after.outcome is Outcome.REJECTED:
+            self.failures.labels(_known(after.error_code)).inc()
         if after.outcome is Outcome.LATE_SUCCESS:
             self.late_success.inc()
         if after.dispatched_at is not None and after.completed_at is not None:
@@ -110,6 +117,12 @@ class OtaMetrics:
             self.timeouts.labels(kind)
         for code in (*CURES, *TIMEOUTS, "other"):
             self.retries.labels(code)
+            self.failures.labels(code)
+
+
+def _known(code: str | None) -> str:
+    """A device may say any word; only ours become labels."""
+    return code if code in CURES or code in TIMEOUTS else "other" if code else "unknown"
 
 
 def _seconds(start: datetime, end: datetime) -> float:

@@ -165,16 +165,23 @@ async def connect(
     try:
         async with client:
             try:
+                _heed_cancellation()
                 yield client
             except BaseException:
                 client.vanish()
                 raise
+        _heed_cancellation()
     except MqttConnectError as error:
         raise ConnectionRefused(f"broker {broker.host}:{broker.port} refused {client_id}: {error}") from error
     except aiomqtt.MqttError as error:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError from error  # the library's complaint about the lost connection hides the cancellation
+        _heed_cancellation()  # the library's complaint about the lost connection hides it
         raise BrokerUnavailable(f"broker {broker.host}:{broker.port} is not reachable: {error}") from error
+
+
+def _heed_cancellation() -> None:
+    """Python 3.11's wait_for, which the library uses, loses a cancellation that comes together with what is waited for."""
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def backoff(rng: random.Random, longest_s: float) -> Iterator[float]:

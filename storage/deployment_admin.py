@@ -21,6 +21,7 @@ ADD = """
 TARGET = """
     SELECT v.id, f.id, f.version, f.min_version, f.downgrade, s.version,
         CASE WHEN v.retired_at IS NOT NULL THEN 'retired' WHEN f.recalled_at IS NOT NULL THEN 'recalled'
+            WHEN f.status = 'deprecated' THEN 'deprecated'
             WHEN f.hardware <> '{}' AND s.hardware <> ALL (f.hardware) THEN 'wrong_hardware' END
     FROM devices v CROSS JOIN ota_versions f LEFT JOIN ota_device_state s ON s.device_id = v.id
     WHERE v.device_id = %s AND f.version = %s"""

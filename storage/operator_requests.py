@@ -12,7 +12,7 @@ from typing import NamedTuple
 from config.settings import DatabaseSettings
 from storage.alert_views import refuse_unknown
 from storage.command_connection import command_connection
-from storage.refusals import NotFound
+from storage.users import refuse_stranger
 
 SYSTEM = "system"
 """Who acts if nobody is named: the built-in user."""
@@ -75,8 +75,7 @@ def ask(settings: DatabaseSettings, act: Act, patience_s: float) -> Asked:
     alerts = list(dict.fromkeys(act.alerts))
     values = {"login": act.login, "action": act.action, "alerts": alerts, "note": act.note, "sticky": act.sticky}
     with command_connection(settings) as connection:
-        if connection.execute("SELECT FROM users WHERE login = %s", [act.login]).fetchone() is None:
-            raise NotFound(f"user {act.login} does not exist; factoryd user list shows all, factoryd user add makes one")
+        refuse_stranger(connection, act.login)
         refuse_unknown(connection, alerts)
         requests = dict(connection.execute(REQUEST, {**values, "until": act.until, "span": act.span}).fetchall())
         deadline = time.monotonic() + patience_s

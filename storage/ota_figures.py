@@ -10,7 +10,9 @@ LIVE = """
 WAITING = """
     SELECT (SELECT count(*) FROM ota_deployments WHERE publish_pending IS NOT NULL),
         (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM ota_deployments
-            WHERE status = 'pending' AND phase = 'queued')"""
+            WHERE status = 'pending' AND phase = 'queued'),
+        (SELECT count(*) FROM ota_deployments WHERE status IN ('pending', 'in_progress') AND phase <> 'backoff'
+            AND next_action_at < now() - interval '5 minutes')"""
 INSTALLED = """
     SELECT coalesce(s.hardware, ''), s.version, count(*) FROM ota_device_state s JOIN devices v ON v.id = s.device_id
     WHERE s.version IS NOT NULL AND v.retired_at IS NULL GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 200"""
@@ -24,11 +26,12 @@ DRIFT = """
 
 
 class Figures(NamedTuple):
-    """Numbers of rows; `oldest_s`: age of the oldest deployment that waits."""
+    """Numbers of rows; `oldest_s`: age of the oldest deployment that waits; `overdue`: past a deadline for five minutes."""
 
     live: Sequence[tuple[str, str, int]]
     outbox: int
     oldest_s: float
+    overdue: int
     installed: Sequence[tuple[str, str, int]]
     drift: Sequence[tuple[str, int]]
 
@@ -42,7 +45,7 @@ async def load_figures(pool: Pool) -> Figures:
     with translated("counting deployments"):
         async with pool.connection() as connection:
             live = [(status, phase, count) for status, phase, count in await (await connection.execute(LIVE)).fetchall()]
-            outbox, oldest_s = (await (await connection.execute(WAITING)).fetchall())[0]
+            outbox, oldest_s, overdue = (await (await connection.execute(WAITING)).fetchall())[0]
             installed = [(row[0], row[1], row[2]) for row in await (await connection.execute(INSTALLED)).fetchall()]
             drift = [(version, count) for version, count in await (await connection.execute(DRIFT)).fetchall()]
-    return Figures(live, outbox, oldest_s, installed, drift)
+    return Figures(live, outbox, oldest_s, overdue, installed, drift)

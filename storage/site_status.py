@@ -43,6 +43,10 @@ class SiteStatus:
     """The worst of them."""
     alerts: dict[str, int]
     """Open ones by severity, the most severe first."""
+    updates: dict[str, int]
+    """Deployments that are not over, by phase."""
+    rollouts: dict[str, int]
+    """Those that are not over, by status."""
     partitions_ahead: int
     """Days after today that have a partition; -1 if today itself has none."""
     leader: Leader | None
@@ -63,6 +67,9 @@ MISSING = """
     GROUP BY d.device_id ORDER BY 2 DESC, 1"""
 ALERTS = """
     SELECT a.severity::text, count(*) FROM alerts a WHERE a.status <> 'resolved' GROUP BY a.severity ORDER BY a.severity DESC"""
+UPDATES = "SELECT phase, count(*) FROM ota_deployments WHERE status IN ('pending', 'in_progress') GROUP BY phase ORDER BY phase"
+ROLLOUTS = """
+    SELECT status, count(*) FROM ota_rollouts WHERE status NOT IN ('completed', 'aborted') GROUP BY status ORDER BY status"""
 # An advisory lock of one 64-bit number shows as two halves, with objsubid 1.
 LEADER = """
     SELECT host(a.client_addr), a.backend_start
@@ -89,6 +96,8 @@ def load_site_status(settings: DatabaseSettings, now: datetime) -> SiteStatus:
             missing_messages=sum(missing.values()),
             missing_by_device=dict(list(missing.items())[:WORST]),
             alerts=_counts(connection, ALERTS),
+            updates=_counts(connection, UPDATES),
+            rollouts=_counts(connection, ROLLOUTS),
             partitions_ahead=partition_days_ahead(names, now.date()),
             leader=Leader(*leader) if leader else None,
         )

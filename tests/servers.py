@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from factoryd.embedded.directory import free_port
+
 # Fast and forgetful: a test cluster is thrown away.
 POSTGRES_OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
 
@@ -126,13 +128,6 @@ def _prefix() -> list[str]:
 
 def _run(command: list[str | Path]) -> None:
     subprocess.run([*_prefix(), *command], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _major(binaries: Path) -> int:

@@ -22,7 +22,7 @@ FEW_PARTITIONS = 2
 
 
 def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Shows schema, daemon, devices, last reading, alerts, quarantine, gaps and partitions."""
+    """Shows schema, daemon, devices, last reading, alerts, firmware, quarantine, gaps and partitions."""
     if output is Output.CSV:
         raise InvalidInput("-o csv: status is no list; use table or json")
     settings, now = settings_of(ctx), datetime.now(UTC)
@@ -30,9 +30,10 @@ def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     daemon = ask_daemon(settings.http)
     if output is Output.JSON:
         everything = {"at": now, **asdict(site), "schema_needed": head_revision(), "daemon": daemon}
+        everything["allow_unsigned"] = settings.ota.allow_unsigned
         typer.echo(json.dumps(everything, default=plain, indent=2, ensure_ascii=False))
         return
-    for name, text in describe(site, daemon, now):
+    for name, text in describe(site, daemon, now, unsigned=settings.ota.allow_unsigned):
         typer.echo(f"{name:14}{text}")
 
 
@@ -50,13 +51,16 @@ def ask_daemon(settings: HttpSettings) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def describe(site: SiteStatus, daemon: dict[str, Any] | None, now: datetime) -> Iterator[tuple[str, str]]:
+def describe(
+    site: SiteStatus, daemon: dict[str, Any] | None, now: datetime, *, unsigned: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yields the lines of the report: (what, how it stands)."""
     yield "schema", _schema(site)
     yield "daemon", _daemon(site, daemon, now)
     yield "devices", _counted(site.devices) or "none; factoryd device add registers one"
     yield "last reading", f"{_ago(site.last_reading, now)}, received {_ago(site.last_received, now)}"
     yield "alerts", f"{_counted(site.alerts)} open; factoryd alert list" if site.alerts else "none open"
+    yield "firmware", _firmware(site, unsigned=unsigned)
     yield "quarantine", f"{_counted(site.quarantined) or 'nothing'} in 24 h{_waiting(site)}"
     yield "missing", _missing(site)
     yield "partitions", _partitions(site)
@@ -80,6 +84,15 @@ def _daemon(site: SiteStatus, daemon: dict[str, Any] | None, now: datetime) -> s
         reasons = "; ".join(map(str, daemon.get("reasons") or []))
         parts.append(f"here: {daemon.get('status')}{f' ({reasons})' if reasons else ''}")
     return shown(", ".join(parts))
+
+
+def _firmware(site: SiteStatus, *, unsigned: bool) -> str:
+    parts = [_counted(site.updates) or "no update under way"]
+    if site.rollouts:
+        parts.append(f"rollouts: {_counted(site.rollouts)}")
+    if unsigned:
+        parts.append("UNSIGNED FIRMWARE IS SENT (ota.allow_unsigned)")
+    return "; ".join(parts)
 
 
 def _waiting(site: SiteStatus) -> str:

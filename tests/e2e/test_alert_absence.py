@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+from factoryd.embedded.directory import free_port
 from tests.e2e.alarms import listening, reading, threshold
 from tests.e2e.conftest import Plant, status, telemetry
-from tests.servers import free_port
 
 QUICK = {"alerting": {"offline_delay_s": 0.5}, "presence": {"write_interval_s": 0.1}}
 

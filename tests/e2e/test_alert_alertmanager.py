@@ -4,9 +4,10 @@ from pathlib import Path
 
 import httpx
 
+from factoryd.embedded.directory import free_port
 from tests.e2e.alarms import listening, reading, threshold
 from tests.e2e.conftest import Plant, telemetry, until
-from tests.servers import alertmanager, free_port
+from tests.servers import alertmanager
 
 
 async def test_alertmanager_is_told(plant: Plant, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from console.health import State
 from factoryd.daemon import Daemon
+from factoryd.embedded.directory import free_port
 from storage.leader import LOCK
 from tests.e2e.client import Client
 from tests.e2e.conftest import Plant, Running, dated, telemetry, until
-from tests.servers import free_port
 
 BACKLOG = 30_000
 

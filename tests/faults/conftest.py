@@ -14,10 +14,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from factoryd.embedded.directory import free_port
 from factoryd.embedded.services import EmbeddedServices
 from mqtt.topics import telemetry
 from tests.faults.load import KINDS, Ledger, Numbers, Publisher
-from tests.servers import free_port
 
 DEVICES = 10
 ROOT = "factory"

@@ -17,7 +17,8 @@ from alerting.alert import Alert, Place, Severity, Status
 from alerting.alertmanager import Alertmanager
 from alerting.alertmanager_api import AlertmanagerApi
 from alerting.alertmanager_metrics import AlertmanagerMetrics
-from tests.servers import alertmanager, free_port
+from factoryd.embedded.directory import free_port
+from tests.servers import alertmanager
 
 WITHIN_S = 10
 PLACE = Place(1, "press-7", "Press 7", "hall 2", units={"temperature": "°C"})

@@ -17,11 +17,11 @@ import mqtt5
 from prometheus_client import CollectorRegistry
 
 from config.settings import MqttSettings
+from factoryd.embedded.directory import free_port
 from mqtt.connection import Deliveries, acknowledge_all
 from mqtt.metrics import ReceiverMetrics
 from mqtt.receiver import Receiver
 from mqtt.session import Publish, Subscription
-from tests.servers import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "mosquitto"
 CLIENT_ID = "factoryd-00112233445566778899aabbccddeeff"

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiomqtt
 
+from factoryd.embedded.directory import free_port
 from simulator.connection import Broker
 from simulator.devices import SimulatedDevice
 from simulator.factory import Factory, SimulationPlan
@@ -56,9 +57,7 @@ class Mosquitto:
 
 @contextmanager
 def running_mosquitto(directory: Path, *lines: str) -> Iterator[Mosquitto]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     config = directory / "mosquitto.conf"
     access = lines or ("allow_anonymous true",)
     user = ("user root",) if os.geteuid() == 0 else ()

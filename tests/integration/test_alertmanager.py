@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from alerting.alert import Severity, Status
 from alerting.alertmanager_api import AlertmanagerApi
 from alerting.alertmanager_body import entries
+from factoryd.embedded.directory import free_port
 from tests.integration.alertmanager_plant import PLACE, Network, Plant, crossing, resolved
-from tests.servers import free_port
 
 
 @pytest.fixture

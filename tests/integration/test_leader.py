@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from config.settings import DatabaseSettings
+from factoryd.embedded.directory import free_port
 from storage.database import Connection
 from storage.leader import leadership
 from tests.integration.conftest import Cluster, Database
 from tests.integration.writing import query
-from tests.servers import free_port
 
 TAKE_OVER_S = 5.0
 

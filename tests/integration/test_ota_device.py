@@ -1,14 +1,17 @@
 """The reference device against a real broker and a file server: updates, power cuts, faults, cancels."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
 
 from simulator.artifact_server import ArtifactServer
-from simulator.connection import Broker
+from simulator.connection import Broker, connect
 from simulator.ota_fleet import OtaFleet
 from tests.integration.simulating import ROOT, Mosquitto, running_mosquitto
 from tests.integration.updating import (
@@ -273,6 +276,29 @@ async def test_refused(plant: Bench, case: str) -> None:
         await plant.seen.until(lambda: len(plant.states()) + len(plant.reports()) > heard + (case != "wrong type"))
         assert "last" in plant.states()[-1]
         assert (device.version, len(device.installs), device.boots) == ("2.0.0", 1, 2)
+
+
+async def test_a_cancellation_that_comes_with_the_connack_is_heeded(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = aiomqtt.Client.__aenter__
+
+    async def swallows(client: aiomqtt.Client) -> aiomqtt.Client:
+        entered = await enter(client)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return entered
+
+    async def connected() -> None:
+        async with connect(Broker("127.0.0.1", mosquitto.port, root=ROOT), NAME, None):
+            raise AssertionError("it goes on")
+
+    monkeypatch.setattr(aiomqtt.Client, "__aenter__", swallows)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(connected())
 
 
 async def test_a_fleet_counts_its_installs(plant: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from config.settings import MqttSettings
+from factoryd.embedded.directory import free_port
 from mqtt import topics
 from mqtt.metrics import PublisherMetrics
 from mqtt.publisher import Publisher
 from mqtt.receiver import BrokerUnavailable
 from mqtt.sender import PublishRefused
 from tests.integration.plant import until
-from tests.servers import free_port
 from tests.services import Broker
 
 START = datetime(2026, 5, 20, 12, tzinfo=UTC)

@@ -8,11 +8,11 @@ import mqtt5
 import pytest
 from structlog.testing import capture_logs
 
+from factoryd.embedded.directory import free_port
 from mqtt import receiver as receiver_module
 from mqtt.connection import acknowledge_all
 from mqtt.session import Session
 from tests.integration.receiving import CLIENT_ID, Broker, numbered, publish, raw_client, receiving, running_broker
-from tests.servers import free_port
 
 COUNT = 50
 

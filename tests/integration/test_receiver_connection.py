@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from config.settings import IngestSettings, RetentionSettings
+from factoryd.embedded.directory import free_port
 from ingest.devices import DeviceRow, Registry
 from ingest.intake import Intake
 from ingest.metrics import IngestMetrics
@@ -25,7 +26,6 @@ from ingest.routes import Routes
 from mqtt import connection as connection_module
 from mqtt.connection import Deliveries, acknowledge_all
 from tests.integration.receiving import Broker, Watched, numbered, publish, receiving, running_broker
-from tests.servers import free_port
 
 COUNT = 50
 

@@ -12,13 +12,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
+from factoryd.embedded.directory import free_port
 from storage import migrate, models_alerting, models_ota, models_own
 from storage.database import DatabaseUnavailable
 from storage.maintenance import SchemaError
 from storage.models import Base
 from tests.integration.catalogue import behaviour, structure
 from tests.integration.conftest import Cluster, Database
-from tests.servers import free_port
 
 REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(migrate._config()).walk_revisions())
 

@@ -23,6 +23,7 @@ from ingest.metrics import IngestMetrics
 from ingest.presence_metrics import PresenceMetrics
 from mqtt.metrics import PublisherMetrics, ReceiverMetrics
 from mqtt.publisher import Publisher
+from ota.metrics import OtaMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "deploy" / "prometheus-alerts.yml").read_text()
@@ -46,6 +47,7 @@ def samples() -> dict[str, list[dict[str, str]]]:
     PublisherMetrics(registry)
     AlertMetrics(registry)
     AlertmanagerMetrics(registry)
+    OtaMetrics(registry)
     Voice(registry, cast("Publisher", None), Health())
     Heartbeat(registry)
     HealthCollector(registry, Health())
