@@ -130,8 +130,17 @@ class DeviceClient(aiomqtt.Client):
     def vanish(self) -> None:
         """Breaks the connection without a DISCONNECT, as a power cut does: the broker publishes the will."""
         sock = self._client.socket()
-        if isinstance(sock, socket.socket) and sock.fileno() != -1 and not self._disconnected.done():
+        if self._disconnected.done():
+            return
+        if isinstance(sock, socket.socket) and sock.fileno() != -1:
             sock.shutdown(socket.SHUT_RDWR)
+        else:
+            self._disconnected.set_result(None)
+
+    @property
+    def is_gone(self) -> bool:
+        """True: there is no socket. The library forgets a connection that ends in the moment in which it began."""
+        return self._client.socket() is None
 
     @property
     def lost(self) -> asyncio.Future[None]:
@@ -166,6 +175,8 @@ async def connect(
         async with client:
             try:
                 _heed_cancellation()
+                if client.is_gone:
+                    raise BrokerUnavailable(f"broker {broker.host}:{broker.port} hung up at once")
                 yield client
             except BaseException:
                 client.vanish()

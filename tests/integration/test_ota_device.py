@@ -11,7 +11,7 @@ import aiomqtt
 import pytest
 
 from simulator.artifact_server import ArtifactServer
-from simulator.connection import Broker, connect
+from simulator.connection import Broker, BrokerUnavailable, connect
 from simulator.ota_fleet import OtaFleet
 from tests.integration.simulating import ROOT, Mosquitto, running_mosquitto
 from tests.integration.updating import (
@@ -299,6 +299,20 @@ async def test_a_cancellation_that_comes_with_the_connack_is_heeded(
     monkeypatch.setattr(aiomqtt.Client, "__aenter__", swallows)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(connected())
+
+
+async def test_a_connection_that_ends_as_it_begins_is_noticed(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = aiomqtt.Client.__aenter__
+
+    async def broken(client: aiomqtt.Client) -> aiomqtt.Client:
+        entered = await enter(client)
+        entered._client._sock_close()
+        return entered
+
+    monkeypatch.setattr(aiomqtt.Client, "__aenter__", broken)
+    with pytest.raises(BrokerUnavailable, match="hung up at once"):
+        async with connect(Broker("127.0.0.1", mosquitto.port, root=ROOT), NAME, None):
+            raise AssertionError("it goes on")
 
 
 async def test_a_fleet_counts_its_installs(plant: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:
