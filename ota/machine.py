@@ -175,8 +175,11 @@ def _progressed(deployment: Deployment, report: Report, now: datetime, timeouts:
         holds_device=True,
         publish_pending=None if deployment.publish_pending is Command.UPDATE else deployment.publish_pending,
         attempt_deadline_at=_attempt_deadline(deployment, now, timeouts),
+        last_seq=report.seq if report.seq is not None else deployment.last_seq,
+        last_report_at=now,
+        reported_version=report.version or deployment.reported_version,
     )
-    return Step(_noted(armed(moved, now, timeouts, report.retry_after_s) if worked else moved, report, now), Verdict.ACCEPTED)
+    return Step(armed(moved, now, timeouts, report.retry_after_s) if worked else moved, Verdict.ACCEPTED)
 
 
 def _attempt_deadline(deployment: Deployment, now: datetime, timeouts: Timeouts) -> datetime:

@@ -1,5 +1,6 @@
 """What firmware over the air counts (docs/ota.md). No device is a label; a version is one only where versions are few."""
 
+from collections import Counter as Tally
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -72,11 +73,12 @@ class OtaMetrics:
 
     def note(self, draft: Draft) -> None:
         """Counts a committed draft."""
-        for verdict in draft.verdicts:
-            self.reports.labels(verdict.value).inc()
+        for verdict, count in Tally(draft.verdicts).items():
+            self.reports.labels(verdict.value).inc(count)
         self.drift.inc(len(draft.drifted))
         for before, after, kind in draft.moves:
-            self._note_move(before, after, kind)
+            if after.phase is not before.phase or after.sends != before.sends or after.outcome is not before.outcome:
+                self._note_move(before, after, kind)
 
     def _note_move(self, before: Deployment, after: Deployment, kind: Kind) -> None:
         now = after.phase_since

@@ -238,5 +238,7 @@ def _seconds(value: float | None) -> float | None:
 
 def _text(value: str | None, limit: int) -> str | None:
     """NUL is replaced: PostgreSQL's text refuses it."""
-    text = (value or "").replace("\0", "\ufffd").strip()[:limit]
+    if value is None:
+        return None
+    text = value.replace("\0", "\ufffd").strip()[:limit]
     return text or None

@@ -57,9 +57,8 @@ class _Reduction:
         self._timeouts = timeouts
         self._loaded = loaded
         self._now: dict[int, Deployment] = dict(loaded.deployments)
-        self._by_device: dict[int, list[int]] = {}
-        for deployment in loaded.deployments.values():
-            self._by_device.setdefault(deployment.device_id, []).append(deployment.id)
+        self._by_device: dict[int, list[int]] | None = None
+        """Made by the first hello: reports need none."""
 
     def take_report(self, message: Message, report: Report) -> None:
         deployment = self._now.get(report.deployment_id)
@@ -93,6 +92,10 @@ class _Reduction:
 
     def _concerned(self, device_id: int) -> list[Deployment]:
         """The device's live deployments, or the last one if there is none."""
+        if self._by_device is None:
+            self._by_device = {}
+            for deployment in self._loaded.deployments.values():
+                self._by_device.setdefault(deployment.device_id, []).append(deployment.id)
         own = [self._now[number] for number in self._by_device.get(device_id, ())]
         return [each for each in own if not each.terminal] or own[-1:]
 

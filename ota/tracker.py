@@ -125,9 +125,12 @@ class Tracker:
         draft = await self._store.track(*numbers_in(kept), lambda loaded: reduce(kept, loaded, self._timeouts))
         self._metrics.reports.labels(Verdict.LIMITED.value).inc(left_out)
         self._metrics.note(draft)
+        heard: dict[datetime, list[int]] = {}
         for message in kept:
             if isinstance(message.body, Report) or (message.body.live and message.body.snapshot):
-                self._heard((message.device_id,), message.at)
+                heard.setdefault(message.at, []).append(message.device_id)
+        for at, device_ids in heard.items():
+            self._heard(device_ids, at)
         self._committed(draft)
 
     def _read(self, publish: Publish, received_at: datetime) -> Message | None:

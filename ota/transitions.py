@@ -125,24 +125,26 @@ def armed(deployment: Deployment, now: datetime, timeouts: Timeouts, retry_after
     column, and the row's update stays on its page.
     """
     phase_deadline = now + timedelta(seconds=allowed_s(deployment.phase, timeouts, retry_after_s))
-    looked = looked_at(replace(deployment, phase_deadline_at=phase_deadline))
-    before, after = deployment.next_action_at, looked.next_action_at
+    before, after = deployment.next_action_at, _next_look(deployment, phase_deadline)
     early = before is not None and after is not None and now < before <= after
-    return replace(looked, next_action_at=before) if early else looked
+    return replace(deployment, phase_deadline_at=phase_deadline, next_action_at=before if early else after)
 
 
 def looked_at(deployment: Deployment) -> Deployment:
-    """Sets the moment at which the row is looked at: its earliest deadline. A back-off has its own: its end."""
+    """Sets the moment at which the row is looked at: its earliest deadline."""
+    return replace(deployment, next_action_at=_next_look(deployment, deployment.phase_deadline_at))
+
+
+def _next_look(deployment: Deployment, phase_deadline: datetime | None) -> datetime | None:
+    """A back-off has its own: its end."""
     if deployment.phase is Phase.BACKOFF:
-        return deployment
+        return deployment.next_action_at
+    earliest = phase_deadline
     queued_until = deployment.queue_expires_at if deployment.status is Status.PENDING else None
-    deadlines = (
-        deployment.phase_deadline_at,
-        deployment.attempt_deadline_at,
-        deployment.cancel_deadline_at,
-        queued_until,
-    )
-    return replace(deployment, next_action_at=min((each for each in deadlines if each is not None), default=None))
+    for deadline in (deployment.attempt_deadline_at, deployment.cancel_deadline_at, queued_until):
+        if deadline is not None and (earliest is None or deadline < earliest):
+            earliest = deadline
+    return earliest
 
 
 def allowed_s(phase: Phase, timeouts: Timeouts, retry_after_s: float | None = None) -> float:

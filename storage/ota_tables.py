@@ -9,7 +9,8 @@ from ota.draft import Draft
 from ota.reduction import Loaded
 from storage.database import Pool, translated
 from storage.ota_memory import Remembered
-from storage.ota_rows import LOCKED, LOCKED_IF_FREE, Overtaken, load_deployments, load_states, write_draft
+from storage.ota_rows import LOCKED, LOCKED_IF_FREE, load_deployments, load_states
+from storage.ota_writes import Overtaken, write_draft
 
 LIVE = "d.status IN ('pending', 'in_progress')"
 
@@ -68,7 +69,7 @@ class OtaTables:
                 deployments = await load_deployments(connection, where, [sorted(numbers)]) if numbers else {}
                 devices = {deployment.device_id for deployment in deployments.values()}.union(device_ids)
                 draft = decide(Loaded(deployments, await load_states(connection, devices)))
-                written = await write_draft(connection, draft)
+                written = await write_draft(connection, draft, deployments)
         self._remembered.keep(draft, written)
         return draft
 
@@ -82,7 +83,7 @@ class OtaTables:
             return None
         try:
             async with self._pool.connection() as connection, connection.transaction():
-                written = await write_draft(connection, draft, recalled.seen)
+                written = await write_draft(connection, draft, recalled.deployments, recalled.seen)
         except Overtaken:
             self._remembered.forget(numbers)
             return None
@@ -96,7 +97,7 @@ class OtaTables:
                 found = await load_deployments(connection, LOOKS[look], {"now": now, "limit": limit})
                 states = await load_states(connection, (each.device_id for each in found.values())) if found else {}
                 draft = decide(Loaded(found, states))
-                written = await write_draft(connection, draft)
+                written = await write_draft(connection, draft, found)
         self._remembered.keep(draft, written)
         return len(found), draft
 
@@ -106,7 +107,7 @@ class OtaTables:
             async with self._pool.connection() as connection, connection.transaction():
                 found = await load_deployments(connection, RIVALS, [list(deployment_ids)])
                 draft = decide(Loaded(found, await load_states(connection, (each.device_id for each in found.values()))))
-                await write_draft(connection, draft)
+                await write_draft(connection, draft, found)
         return draft
 
     async def see(self, now: datetime) -> None:

@@ -206,7 +206,8 @@ CREATE TRIGGER ota_versions_frozen BEFORE UPDATE OR DELETE ON ota_versions FOR E
 # The daemon wakes for what others write; its own changes of these columns are few.
 WAKING = """
 CREATE TRIGGER ota_deployments_new AFTER INSERT ON ota_deployments FOR EACH STATEMENT EXECUTE FUNCTION notify_listener('ota');
-CREATE TRIGGER ota_deployments_asked AFTER UPDATE ON ota_deployments FOR EACH ROW
+CREATE TRIGGER ota_deployments_asked AFTER UPDATE OF cancel_requested_at, cancel_force, priority, not_before
+    ON ota_deployments FOR EACH ROW
     WHEN ((OLD.cancel_requested_at, OLD.cancel_force, OLD.priority, OLD.not_before) IS DISTINCT FROM
         (NEW.cancel_requested_at, NEW.cancel_force, NEW.priority, NEW.not_before)) EXECUTE FUNCTION notify_listener('ota');
 CREATE TRIGGER ota_versions_changed AFTER INSERT OR UPDATE ON ota_versions
