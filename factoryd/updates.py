@@ -136,8 +136,7 @@ class Updates:
         return await self._waiting.candidates(now, self._catalogue.refused, rollouts)
 
     def _known(self, name: str) -> Known | None:
-        device = self._registry.by_name.get(name)
-        return Known(device.id, device.retired) if device is not None else None
+        return self._registry.by_name.get(name)
 
     async def _load_catalogue(self) -> None:
         versions, keys = await self._outbox.versions()

@@ -71,6 +71,11 @@ def operator_commands_filter(root: str) -> str:
     return f"{root}/operators/+/commands"
 
 
+def devices(root: str) -> str:
+    """Returns how all topics of devices begin."""
+    return f"{root}/devices/"
+
+
 def operator_of(root: str, topic: str) -> str | None:
     """Returns the login of `{root}/operators/{login}/commands`, or None if `topic` is not of that shape."""
     prefix, suffix = f"{root}/operators/", "/commands"

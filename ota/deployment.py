@@ -9,7 +9,13 @@ from enum import StrEnum
 import msgspec
 
 
-class Status(StrEnum):
+class Word(StrEnum):
+    """A word of the database or of the wire. Hashed as the string that it is: Enum's own hash is a function in Python."""
+
+    __hash__ = str.__hash__
+
+
+class Status(Word):
     """The schema's ota_deployment_status."""
 
     PENDING = "pending"
@@ -18,7 +24,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class Phase(StrEnum):
+class Phase(Word):
     """Where a deployment stands, in the order of its life; a report without a number is ordered by this."""
 
     QUEUED = "queued"
@@ -36,7 +42,7 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-class Outcome(StrEnum):
+class Outcome(Word):
     """How a deployment ended."""
 
     SUCCEEDED = "succeeded"
@@ -65,14 +71,14 @@ IRREVERSIBLE = frozenset({Phase.INSTALLING, Phase.INSTALLED, *AFTER_REBOOT})
 """The device writes, or has written, its flash."""
 
 
-class Command(StrEnum):
+class Command(Word):
     """What may be waiting for the broker."""
 
     UPDATE = "update"
     CANCEL = "cancel"
 
 
-class VerifyMode(StrEnum):
+class VerifyMode(Word):
     """Whose word ends a deployment: the device's report, or the version that runs after its reboot."""
 
     REPORT = "report"
@@ -128,7 +134,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def terminal(self) -> bool:
         """True: it has ended."""
-        return self.status in {Status.COMPLETED, Status.FAILED}
+        return self.status is Status.COMPLETED or self.status is Status.FAILED
 
 
 class Timeouts(msgspec.Struct, frozen=True):

@@ -192,9 +192,9 @@ def _phase_of(deployment: Deployment, report: Report) -> Phase | None:
     before = deployment.phase
     if not isinstance(report.said, Phase):  # in progress, and no finer word
         return before if RANK[before] > RANK[Phase.DOWNLOADING] else Phase.DOWNLOADING
-    may_defer = Phase.DEFERRED in {report.said, before} and before not in AFTER_REBOOT
-    if report.seq is None and RANK[report.said] < RANK[before] and not may_defer:
-        return None
+    if report.seq is None and RANK[report.said] < RANK[before]:
+        may_defer = Phase.DEFERRED in {report.said, before} and before not in AFTER_REBOOT
+        return report.said if may_defer else None
     return report.said
 
 

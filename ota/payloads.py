@@ -17,6 +17,7 @@ MAX_NUMBER = 2**53
 MAX_ATTEMPT = 1_000_000
 DEVICE_PHASES = frozenset(Phase) - {Phase.QUEUED, Phase.BACKOFF, Phase.SENT, Phase.DONE}
 ENDINGS = frozenset(Ending)
+WORDS: dict[str, Phase | Ending] = {**{word.value: word for word in DEVICE_PHASES}, **{word.value: word for word in ENDINGS}}
 STATUSES: dict[str, Phase | Ending | None] = {
     "pending": Phase.ACKNOWLEDGED,
     "in_progress": None,
@@ -76,9 +77,10 @@ def read_report(payload: bytes) -> Report:
         BadBody: not a report.
     """
     wire = _read(payload, _decode_report, "a report")
+    said = WORDS.get(wire.phase) if wire.phase is not None else None
     return Report(
         deployment_id=_number(wire.deployment_id),
-        said=_said(wire.phase, wire.status),
+        said=said if said is not None else _said(wire.phase, wire.status),
         attempt=_counted(wire.attempt, "attempt", MAX_ATTEMPT),
         seq=_counted(wire.seq, "seq"),
         progress_percent=_percent(wire.progress_percent),
@@ -181,11 +183,9 @@ def _read(payload: bytes, decode: Callable[[bytes], Wire], what: str) -> Wire:
 
 def _said(phase: str | None, status: str | None) -> Phase | Ending | None:
     if phase is not None:
-        word = phase.strip().lower()
-        if word in ENDINGS:
-            return Ending(word)
-        if word in DEVICE_PHASES:
-            return Phase(word)
+        known = WORDS.get(phase.strip().lower())
+        if known is not None:
+            return known
         raise BadBody(f"phase {phase[:40]!r} is none of {', '.join(sorted([*DEVICE_PHASES, *Ending]))}")
     if status is None:
         raise BadBody("neither status nor phase")

@@ -1,15 +1,14 @@
 """PURE. What devices say: progress reports, and hellos with the version that runs."""
 
-from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
-from ota.deployment import Phase
+from ota.deployment import Phase, Word
 
 
-class Ending(StrEnum):
+class Ending(Word):
     """Words with which a device ends its work, or answers a cancel."""
 
     SUCCEEDED = "succeeded"
@@ -74,7 +73,7 @@ def in_view_of(hello: Hello, known_boot: str | None) -> Hello:
     return replace(hello, rebooted=hello.boot_id != known_boot) if hello.boot_id is not None else hello
 
 
-class Verdict(StrEnum):
+class Verdict(Word):
     """What became of a report; every one gets one."""
 
     ACCEPTED = "accepted"

@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -41,7 +41,7 @@ class TrackingStore(Protocol):
         ...
 
 
-class Known(NamedTuple):
+class Known(Protocol):
     """A registered device, as far as it is needed here."""
 
     id: int
@@ -64,7 +64,8 @@ class Tracker:
         pass_on: Callable[[Deliveries], None],
         metrics: OtaMetrics,
     ) -> None:
-        self._root = root
+        self._prefix = topics.devices(root)
+        self._readers = {"ota/progress": _report, "ota/state": _hello, "status": self._birth}
         self._store = store
         self._timeouts = timeouts
         self._device = device
@@ -134,11 +135,12 @@ class Tracker:
         self._committed(draft)
 
     def _read(self, publish: Publish, received_at: datetime) -> Message | None:
-        for leaf, read in (("ota/progress", _report), ("ota/state", _hello), ("status", self._birth)):
-            name = topics.device_of(self._root, publish.topic, leaf)
-            if name is not None:
-                return self._message(name, publish, received_at, read)
-        return None
+        topic = publish.topic
+        if not topic.startswith(self._prefix):
+            return None
+        name, _, leaf = topic[len(self._prefix) :].partition("/")
+        read = self._readers.get(leaf)
+        return self._message(name, publish, received_at, read) if read is not None else None
 
     def _message(
         self, name: str, publish: Publish, received_at: datetime, read: Callable[[Publish], Report | Hello | None]
@@ -153,7 +155,7 @@ class Tracker:
             return None
         known = self._device(name)
         if known is None or known.retired:
-            if read is not self._birth:  # presence counts births
+            if read != self._birth:  # presence counts births
                 self._count(Verdict.UNKNOWN_DEVICE)
             return None
         return Message(known.id, name, body, received_at)

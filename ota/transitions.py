@@ -147,18 +147,19 @@ def _next_look(deployment: Deployment, phase_deadline: datetime | None) -> datet
     return earliest
 
 
+ALLOWED = {
+    Phase.SENT: "ack_s",
+    Phase.INSTALLING: "install_s",
+    Phase.INSTALLED: "install_s",
+    Phase.REBOOTING: "reboot_s",
+    Phase.CONFIRMING: "confirm_s",
+}
+"""The time-out of a phase; of all others stall_s."""
+
+
 def allowed_s(phase: Phase, timeouts: Timeouts, retry_after_s: float | None = None) -> float:
     """Returns how long a phase may take without progress, in seconds."""
-    match phase:
-        case Phase.SENT:
-            return timeouts.ack_s
-        case Phase.DEFERRED:
-            return (retry_after_s or timeouts.stall_s) + timeouts.ack_s
-        case Phase.INSTALLING | Phase.INSTALLED:
-            return timeouts.install_s
-        case Phase.REBOOTING:
-            return timeouts.reboot_s
-        case Phase.CONFIRMING:
-            return timeouts.confirm_s
-        case _:
-            return timeouts.stall_s
+    if phase is Phase.DEFERRED:
+        return (retry_after_s or timeouts.stall_s) + timeouts.ack_s
+    allowed: float = getattr(timeouts, ALLOWED.get(phase, "stall_s"))
+    return allowed
