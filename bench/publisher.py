@@ -13,6 +13,8 @@ import mqtt5
 from bench.frames import HOT, device, frames, publish_frame, reading, storm_device
 
 ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
+PUBACK = b"\x40\x02\x00\x00"
+"""Of success, as far as the packet's number."""
 WINDOW = 2_000
 """Unacknowledged messages; mosquitto takes them as they come."""
 
@@ -70,6 +72,18 @@ class Wire:
             self.acknowledged += 1
             position += size
         self._rest = data[position:]
+
+
+    async def count_pubacks(self) -> None:
+        """As `read_pubacks` of nothing but successes, which have four bytes each: cheap, for who shares the machine."""
+        data = self._rest + await self._reader.read(1 << 18)
+        if data == self._rest:
+            raise ConnectionError("the broker closed the publisher's connection")
+        whole = len(data) // len(PUBACK) * len(PUBACK)
+        heads = {data[:whole:4], data[1:whole:4]}
+        assert heads <= {bytes([head]) * (whole // 4) for head in PUBACK[:2]}, "the broker refused a message"
+        self.acknowledged += whole // 4
+        self._rest = data[whole:]
 
 
 async def publish_all(url: str, packets: list[bytes]) -> Published:

@@ -37,7 +37,7 @@ async def report_paced(url: str, root: str, first_id: int, devices: int, every_s
 
     async def read() -> None:
         while wire.acknowledged < total:
-            await wire.read_pubacks()
+            await wire.count_pubacks()
 
     reading = asyncio.create_task(read())
     started, begin, sent = time.time(), loop.time(), 0
