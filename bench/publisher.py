@@ -73,7 +73,6 @@ class Wire:
             position += size
         self._rest = data[position:]
 
-
     async def count_pubacks(self) -> None:
         """As `read_pubacks` of nothing but successes, which have four bytes each: cheap, for who shares the machine."""
         data = self._rest + await self._reader.read(1 << 18)
