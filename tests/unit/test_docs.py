@@ -203,6 +203,15 @@ def test_commands_that_are_named_exist() -> None:
             assert name in Commands.entries, f"{page.name}: factoryd {name}"
 
 
+def test_the_readmes_lines_on_firmware_are_run_on_their_pages() -> None:
+    """By `test_the_page_is_run` and `test_the_page_of_rollouts_is_run`."""
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"## Firmware, in stages\n\n```sh\n(.*?)```", readme, re.DOTALL)
+    pages = [TOP / "docs" / name for name in ("firmware.md", "rollouts.md")]
+    run = {line for page in pages for fence in fences(page) for line in fence.text.splitlines()}
+    assert set(lines.splitlines()) <= run
+
+
 def test_the_container_holds_every_package() -> None:
     packages = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     copied = re.findall(r"^COPY (\w+) \1$", (TOP / "deploy/Containerfile").read_text(encoding="utf-8"), re.MULTILINE)
