@@ -18,8 +18,8 @@ class Faults:
     """So many downloads break off."""
     spoiled_downloads: int = 0
     """So many downloads get a wrong byte."""
-    flash_write: bool = False
-    """The other slot cannot be written."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Error codes by phase, up to `installing`: so it fails there. In `confirming` the new firmware gives itself up."""
     boot_failed: bool = False
     """What is installed does not start."""
     silent: bool = False

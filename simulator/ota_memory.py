@@ -33,6 +33,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     needs_url: bool = False
     cancelled: bool = False
     """Somebody has asked to stop."""
+    failure: str | None = None
+    """Why the new firmware has given itself up, for the old one to report."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,10 @@ class Slots:
                 return
         self._store(replace(self._layout, trial=None, running=self._layout.good))
 
+    def give_up(self) -> None:
+        """Lets the next boot run what ran before."""
+        self._store(replace(self._layout, trial=None))
+
     def confirm(self) -> None:
         """Keeps what runs."""
         self._store(replace(self._layout, good=self._layout.running, trial=None, tries=0))

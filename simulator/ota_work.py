@@ -101,12 +101,14 @@ class Work:
             self._file.unlink(missing_ok=True)
             self._notebook.change(download_digest=order.digest)
         self._stop_if_cancelled()
+        self._fail_if_due("acknowledged")
         self._notebook.change_order(phase="downloading")
         await self._report()
         self._check_url(order)
         async for there in download(order.url, self._file, order.size, self._slot_bytes, self._chunk_bytes):
             self._stop_if_cancelled()
             self._faults.strike("downloading")
+            self._fail_if_due("downloading")
             if self._faults.network_errors > 0:
                 self._faults.network_errors -= 1
                 raise Failed("network", "the line broke")
@@ -138,8 +140,6 @@ class Work:
 
     async def _install(self, order: Order) -> None:
         await self._enter("installing")
-        if self._faults.flash_write:
-            raise Failed("flash_write", "the slot that does not run cannot be written")
         await asyncio.to_thread(self._slots.write, self._file)
         self._stop_if_cancelled()
         self._slots.commit(order.deployment_id, Image(order.version, order.digest))
@@ -148,9 +148,15 @@ class Work:
     async def _settle(self, order: Order) -> None:
         """After the reboot: which of the two has started?"""
         if self._slots.running.digest != order.digest:
-            await self._end("rolled_back", "boot_failed", f"{order.version} did not start; {self._slots.running.version} runs")
+            code = order.failure or "boot_failed"
+            await self._end("rolled_back", code, f"{order.version} did not stay; {self._slots.running.version} runs")
             return
-        await self._enter("confirming")
+        try:
+            await self._enter("confirming")
+        except Failed as failure:
+            self._notebook.change_order(failure=failure.code)
+            self._slots.give_up()
+            raise Reboot from failure
         self._slots.confirm()
         if order.manifest_seq is not None:
             self._notebook.change(manifest_seq=order.manifest_seq, manifest_digest=order.digest)
@@ -162,6 +168,7 @@ class Work:
         self._notebook.change_order(phase=phase, percent=max(self._order.percent, PERCENT[phase]))
         await self._report()
         self._faults.strike(phase)
+        self._fail_if_due(phase)
         await asyncio.sleep(self._pace_s)
 
     async def _report(self, **more: object) -> None:
@@ -180,6 +187,10 @@ class Work:
         self._faults.strike("ended")
         await self._voice.tell_end(ended)
         await self._voice.state()
+
+    def _fail_if_due(self, phase: str) -> None:
+        if (code := self._faults.failures.get(phase)) is not None:
+            raise Failed(code, f"it was to fail in {phase}")
 
     def _stop_if_cancelled(self) -> None:
         if self._order.cancelled:

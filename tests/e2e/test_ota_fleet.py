@@ -23,7 +23,7 @@ FAULTS = {
     "line-1": Faults(network_errors=1, spoiled_downloads=1),
     "mute-1": Faults(silent=True),
     "lost-1": Faults(loses_success=True),
-    "flash-1": Faults(flash_write=True),
+    "flash-1": Faults(failures={"installing": "flash_write"}),
     "dead-1": Faults(boot_failed=True),
 }
 GOOD = {"calm-1", "dark-1", "line-1", "mute-1", "lost-1"}

@@ -127,8 +127,8 @@ class Campaign:
         for name, device in fleet.devices.items():
             faults = device.faults
             if name in self.expected:
-                faults.flash_write = self.expected[name] == "failed"
-                faults.boot_failed = not faults.flash_write
+                faults.boot_failed = self.expected[name] == "rolled_back"
+                faults.failures = {} if faults.boot_failed else {"installing": "flash_write"}
                 continue
             dice = self._random.random()
             if dice < 0.15:

@@ -1,19 +1,16 @@
 """The reference device against a real broker and a file server: updates, power cuts, faults, cancels."""
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 import pytest
 
 from simulator.artifact_server import ArtifactServer
-from simulator.connection import Broker, BrokerUnavailable, connect
+from simulator.connection import Broker
 from simulator.ota_fleet import OtaFleet
-from tests.integration.simulating import ROOT, Mosquitto, running_mosquitto
+from tests.integration.simulating import ROOT, Mosquitto, observing, running_mosquitto
 from tests.integration.updating import (
     FIRMWARE,
     HABITS,
@@ -26,7 +23,6 @@ from tests.integration.updating import (
     envelope,
     firmware_server,
     manifest,
-    observing,
     update,
 )
 
@@ -149,12 +145,35 @@ async def test_what_the_file_server_answers_has_a_word(plant: Bench, status: int
         assert (await plant.until("failed"))["error_code"] == code
 
 
-async def test_a_slot_that_cannot_be_written(plant: Bench) -> None:
-    plant.faults.flash_write = True
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [
+        ("acknowledged", "low_power"),
+        ("downloading", "network"),
+        ("downloaded", "no_space"),
+        ("verifying", "digest_mismatch"),
+        ("installing", "flash_write"),
+    ],
+)
+async def test_told_to_fail_in_a_phase(plant: Bench, phase: str, code: str) -> None:
+    plant.faults.failures = {phase: code}
     async with plant.on() as device:
         await plant.send(update(plant.url))
-        assert (await plant.until("failed"))["error_code"] == "flash_write"
-        assert device.version == "1.0.0"
+        assert (await plant.until("failed"))["error_code"] == code
+        assert (device.version, device.installs, device.boots) == ("1.0.0", (), 1)
+        plant.faults.failures = {}
+        await plant.send(update(plant.url, attempt=2))
+        await plant.until("succeeded")
+        assert device.version == "2.0.0"
+
+
+async def test_new_firmware_that_gives_itself_up_is_rolled_back(plant: Bench) -> None:
+    plant.faults.failures = {"confirming": "self_test_failed"}
+    async with plant.on() as device:
+        await plant.send(update(plant.url))
+        report = await plant.until("rolled_back")
+        assert (report["error_code"], report["version"], device.version) == ("self_test_failed", "1.0.0", "1.0.0")
+        assert (len(device.installs), device.boots) == (1, 3)
 
 
 @pytest.mark.parametrize("size", [len(FIRMWARE) - 1, len(FIRMWARE) + 1])
@@ -276,43 +295,6 @@ async def test_refused(plant: Bench, case: str) -> None:
         await plant.seen.until(lambda: len(plant.states()) + len(plant.reports()) > heard + (case != "wrong type"))
         assert "last" in plant.states()[-1]
         assert (device.version, len(device.installs), device.boots) == ("2.0.0", 1, 2)
-
-
-async def test_a_cancellation_that_comes_with_the_connack_is_heeded(
-    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enter = aiomqtt.Client.__aenter__
-
-    async def swallows(client: aiomqtt.Client) -> aiomqtt.Client:
-        entered = await enter(client)
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
-        return entered
-
-    async def connected() -> None:
-        async with connect(Broker("127.0.0.1", mosquitto.port, root=ROOT), NAME, None):
-            raise AssertionError("it goes on")
-
-    monkeypatch.setattr(aiomqtt.Client, "__aenter__", swallows)
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(connected())
-
-
-async def test_a_connection_that_ends_as_it_begins_is_noticed(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
-    enter = aiomqtt.Client.__aenter__
-
-    async def broken(client: aiomqtt.Client) -> aiomqtt.Client:
-        entered = await enter(client)
-        entered._client._sock_close()
-        return entered
-
-    monkeypatch.setattr(aiomqtt.Client, "__aenter__", broken)
-    with pytest.raises(BrokerUnavailable, match="hung up at once"):
-        async with connect(Broker("127.0.0.1", mosquitto.port, root=ROOT), NAME, None):
-            raise AssertionError("it goes on")
 
 
 async def test_a_fleet_counts_its_installs(plant: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:

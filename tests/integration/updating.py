@@ -21,7 +21,7 @@ from simulator.connection import Broker
 from simulator.ota_device import Habits, OtaDevice
 from simulator.ota_faults import Faults
 from simulator.ota_manifest import PAYLOAD_TYPE, pre_authentication_encoding
-from tests.integration.simulating import ROOT, Mosquitto, Observer, watch
+from tests.integration.simulating import ROOT, Mosquitto, Observer, observing
 from tests.unit.firmware import END as SIGNED_UNTIL
 from tests.unit.firmware import NOW, VERSION
 
@@ -133,20 +133,6 @@ def firmware_server(folder: Path, content: bytes = FIRMWARE) -> Iterator[Artifac
     (folder / "fw.bin").write_bytes(content)
     with serving(folder) as server:
         yield server
-
-
-@asynccontextmanager
-async def observing(broker: Mosquitto) -> AsyncIterator[Observer]:
-    """Hears everything from here on, what is retained included."""
-    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        await client.subscribe(f"{ROOT}/#", qos=1)
-        seen = Observer()
-        watching = asyncio.create_task(watch(client, seen))
-        try:
-            yield seen
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
 
 
 @asynccontextmanager
