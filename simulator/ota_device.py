@@ -89,7 +89,7 @@ class OtaDevice:
                     self._boot(tasks)
                     await self._lose_power()  # here, and not as a task: a group takes back its cancellation of its body only
             except* (PowerCut, Reboot) as ending:
-                log.debug("ota_device_down", device=self.name, why=type(ending.exceptions[0]).__name__)
+                log.debug("ota_device_stopped", device=self.name, why=type(ending.exceptions[0]).__name__)
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError  # both at once: the group tells of the errors only
 

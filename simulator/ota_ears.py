@@ -58,7 +58,7 @@ class Ears:
             try:
                 await self._listen()
             except BrokerUnavailable as error:
-                log.debug("ota_device_away", device=self._facts.device, error=str(error))
+                log.debug("ota_connection_ended", device=self._facts.device, error=str(error))
             if self._voice.has_spoken:
                 pauses = backoff(rng, self._reconnect_max_s)
             await asyncio.sleep(next(pauses))
@@ -91,7 +91,7 @@ class Ears:
         if decision.verb is Verb.ACCEPT:
             self._faults.strike("acknowledged")
         client.acknowledge(message)
-        log.debug("ota_command_heard", device=self._facts.device, verb=decision.verb.value, reason=decision.reason)
+        log.debug("ota_command_received", device=self._facts.device, verb=decision.verb.value, reason=decision.reason)
         await self._answer(command, decision)
 
     def _write_down(self, command: Command | None, decision: Decision) -> None:
