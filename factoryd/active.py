@@ -53,6 +53,9 @@ OUTBOX_DRAIN_S = 1.0
 CONTROL_WINDOW = 2_000
 """Receive maximum of the control session: status messages are few, and the broker keeps those that wait."""
 
+CONTROL_PACE_S = 0.005
+"""Least time between two reads of the control session: thousands of devices at work on updates send one report each."""
+
 
 class Metrics:
     """The metrics of all features; they live as long as the process."""
@@ -189,6 +192,7 @@ class Active:
             metrics=metrics.receiver,
             session_expected=f"{SESSION_SEEN}control" in state,
             receive_maximum=min(CONTROL_WINDOW, settings.mqtt.receive_maximum),
+            pace_s=CONTROL_PACE_S,
         )
         self._presence.hold(self._control)
         self.pipeline.source = self._telemetry

@@ -57,8 +57,17 @@ def acknowledge_receipts(receipts: Iterable[Receipt]) -> None:
 class Connection(asyncio.BufferedProtocol):
     """One network connection: moves bytes between the socket and a `Session`. `closed` ends with it."""
 
-    def __init__(self, session: Session, deliver: Callable[[Deliveries], None], clock: Clock) -> None:
+    def __init__(self, session: Session, deliver: Callable[[Deliveries], None], clock: Clock, pace_s: float = 0.0) -> None:
+        """Prepares one connection.
+
+        Args:
+            session: whose it is.
+            deliver: is given messages as they come, in lists.
+            clock: says when they came.
+            pace_s: least time between two reads that bring messages: who is in no hurry takes more at a time.
+        """
         self._session = session
+        self._pace_s = pace_s
         self._deliver = deliver
         self._clock = clock
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
@@ -102,6 +111,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flush()
         if publishes:
             self._deliver(Deliveries(publishes, self._clock(), self))
+            if self._pace_s and self._transport is not None:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_later(self._pace_s, self._read_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop when the socket is gone."""
@@ -130,6 +142,10 @@ class Connection(asyncio.BufferedProtocol):
         if self.paused and self._transport is not None:
             self.paused = False
             self.heard_at = self._loop_time()
+            self._transport.resume_reading()
+
+    def _read_on(self) -> None:
+        if not self.paused and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     async def disconnect(self) -> None:

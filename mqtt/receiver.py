@@ -47,6 +47,7 @@ class Receiver:
         metrics: ReceiverMetrics,
         session_expected: bool = False,
         receive_maximum: int | None = None,
+        pace_s: float = 0.0,
     ) -> None:
         assert settings.url is not None, "mqtt.url is checked at start"
         self.name = name
@@ -67,6 +68,7 @@ class Receiver:
             receive_maximum=receive_maximum or settings.receive_maximum,
             max_packet_bytes=settings.max_packet_bytes,
         )
+        self._pace_s = pace_s
         self._connection: Connection | None = None
         self._loss_told_at_s = float("-inf")
         self._paused = False
@@ -145,7 +147,7 @@ class Receiver:
         tls = tls_context(self._settings) if self._url.scheme == "mqtts" else None
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             transport, connection = await loop.create_connection(
-                lambda: Connection(Session(self._options), self._deliver, self._clock),
+                lambda: Connection(Session(self._options), self._deliver, self._clock, self._pace_s),
                 self._host,
                 self._url.port or (8883 if tls else 1883),
                 ssl=tls,
