@@ -2,6 +2,7 @@
 
 from collections import Counter as Tally
 from datetime import datetime
+from operator import attrgetter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -11,6 +12,7 @@ from ota.error_codes import CURES
 from ota.reports import Verdict
 from ota.rollout_metrics import RolloutMetrics
 
+_stepped = attrgetter("phase", "attempt", "sends", "outcome", "error_code")
 SECONDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 14_400, 86_400)
 TIMEOUTS = ("no_ack", "stalled", "reboot_timeout", "confirm_timeout", "attempt_timeout")
 
@@ -77,7 +79,7 @@ class OtaMetrics:
             self.reports.labels(verdict.value).inc(count)
         self.drift.inc(len(draft.drifted))
         for before, after, kind in draft.moves:
-            if after.phase is not before.phase or after.sends != before.sends or after.outcome is not before.outcome:
+            if _stepped(before) != _stepped(after):  # mere progress is nearly all there is
                 self._note_move(before, after, kind)
 
     def _note_move(self, before: Deployment, after: Deployment, kind: Kind) -> None:

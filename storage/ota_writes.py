@@ -48,23 +48,12 @@ WRITTEN: dict[str, str] = {
     "event_at": "timestamptz",
 }
 """What the daemon changes of a row, and its types."""
-PROGRESS = (
-    "progress_percent",
-    "last_seq",
-    "bytes_done",
-    "last_report_at",
-    "phase_deadline_at",
-    "events",
-    "event_at",
-)
-"""What a report changes that tells of progress and nothing else: nearly all of them."""
-_steady = attrgetter(*(name for name in WRITTEN if name not in PROGRESS))
 PLAIN = {field.name: field.default for field in fields(Deployment) if field.default not in {None, NODEFAULT}}
 """Values that are left out of the JSON, and stand for themselves."""
 
 
 class _Progress(msgspec.Struct):
-    """One row of Statements.progress."""
+    """What a report changes that tells of progress and nothing else: nearly all of them."""
 
     id: int
     seen: str | None
@@ -75,6 +64,11 @@ class _Progress(msgspec.Struct):
     phase_deadline_at: datetime | None
     events: int
     event_at: datetime | None
+
+
+PROGRESS = {name: WRITTEN[name] for name in _Progress.__struct_fields__[2:]}
+_progress = attrgetter(*PROGRESS)
+_steady = attrgetter(*(name for name in WRITTEN if name not in PROGRESS))
 
 
 @dataclass(frozen=True)
@@ -90,20 +84,12 @@ class Overtaken(Exception):
 
 
 def _statements() -> _Statements:
-    typed = ", ".join(f"{name} {kind}" for name, kind in WRITTEN.items())
-    values = ", ".join(f"coalesce(n.{name}, {_literal(PLAIN[name])})" if name in PLAIN else f"n.{name}" for name in WRITTEN)
-    progress = ", ".join(f"{name} {WRITTEN[name]}" for name in PROGRESS)
-    names, new = ", ".join(PROGRESS), ", ".join(f"n.{name}" for name in PROGRESS)
     states = ", ".join(f"{name} {kind}" for name, kind in STATE.items())
     return _Statements(
-        f"""WITH written AS (UPDATE ota_deployments d SET ({", ".join(WRITTEN)}) = ({values})
-                FROM json_to_recordset(%s) AS n (id int8, seen xid, {typed})
-                WHERE d.id = n.id AND (n.seen IS NULL OR d.xmin = n.seen) RETURNING d.xmin)
-            SELECT count(*), min(xmin::text) FROM written""".encode(),  # noqa: S608 - our constants
-        f"""WITH written AS (UPDATE ota_deployments d SET ({names}) = ({new})
-                FROM json_to_recordset(%s) AS n (id int8, seen xid, {progress})
-                WHERE d.id = n.id AND (n.seen IS NULL OR d.xmin = n.seen) RETURNING d.xmin)
-            SELECT count(*), min(xmin::text) FROM written""".encode(),  # noqa: S608 - our constants
+        _update(
+            WRITTEN, [f"coalesce(n.{name}, {_literal(PLAIN[name])})" if name in PLAIN else f"n.{name}" for name in WRITTEN]
+        ),
+        _update(PROGRESS, [f"n.{name}" for name in PROGRESS]),
         f"""INSERT INTO ota_device_state (device_id, {", ".join(STATE)})
             SELECT device_id, {", ".join(STATE)} FROM json_to_recordset(%s) AS n (device_id int8, {states})
             ORDER BY device_id ON CONFLICT (device_id) DO UPDATE SET ({", ".join(STATE)}) =
@@ -114,6 +100,15 @@ def _statements() -> _Statements:
                 status ota_deployment_status, phase text, progress_percent int4, error_code text, detail text,
                 happened_at timestamptz)""",
     )
+
+
+def _update(columns: Mapping[str, str], values: Iterable[str]) -> bytes:
+    """Of rows that are as they were seen, if that matters; it returns how many, and the transaction."""
+    typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return f"""WITH written AS (UPDATE ota_deployments d SET ({", ".join(columns)}) = ({", ".join(values)})
+            FROM json_to_recordset(%s) AS n (id int8, seen xid, {typed})
+            WHERE d.id = n.id AND (n.seen IS NULL OR d.xmin = n.seen) RETURNING d.xmin)
+        SELECT count(*), min(xmin::text) FROM written""".encode()  # noqa: S608 - our constants
 
 
 _encode = msgspec.json.Encoder().encode
@@ -160,22 +155,7 @@ async def write_draft(
 
 
 def _progress_of(changed: Iterable[Deployment], seen: Mapping[int, str]) -> str:
-    return _encode(
-        [
-            _Progress(
-                after.id,
-                seen.get(after.id),
-                after.progress_percent,
-                after.last_seq,
-                after.bytes_done,
-                after.last_report_at,
-                after.phase_deadline_at,
-                after.events,
-                after.event_at,
-            )
-            for after in changed
-        ]
-    ).decode()
+    return _encode([_Progress(after.id, seen.get(after.id), *_progress(after)) for after in changed]).decode()
 
 
 def _json_of(changed: Iterable[Deployment], seen: Mapping[int, str]) -> str:

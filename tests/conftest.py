@@ -8,15 +8,18 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
 import structlog
 from psycopg import sql
 
+from simulator.artifact_server import ArtifactServer
 from storage.migrate import upgrade
 from storage.partitions import ensure_partitions
 from storage.roles import DAEMON_ROLE, TOOLS_ROLE, init_database
+from tests.integration.updating import firmware_server
 from tests.services import (
     OWNER_ROLE,
     Broker,
@@ -32,6 +35,13 @@ from tests.services import (
 TEMPLATE = "factoryd_template"
 NUMBERS = count(1)
 IN_CONTAINERS = os.environ.get("FACTORYD_TEST_SERVICES", "embedded") == "containers"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[ArtifactServer]:
+    """A file server that has one firmware, `fw.bin`."""
+    with firmware_server(tmp_path / "files") as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

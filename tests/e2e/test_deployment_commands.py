@@ -110,6 +110,7 @@ async def test_why_it_waits(plant: Plant) -> None:
     [
         ({"hardware": ["other/a"]}, "other hardware"),
         ({"min_version": "2.4.1"}, "install its min_version first"),
+        ({"status": "deprecated"}, "the version is deprecated"),
     ],
 )
 async def test_what_could_never_be_sent_is_refused(plant: Plant, columns: dict[str, Any], words: str) -> None:

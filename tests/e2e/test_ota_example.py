@@ -14,7 +14,7 @@ import pytest
 from ota.payloads import read_report, read_state
 from simulator.artifact_server import ArtifactServer
 from tests.integration.simulating import Mosquitto, Observer, running_mosquitto, watch
-from tests.integration.updating import FIRMWARE, NAME, cancel, firmware_server, manifest, update
+from tests.integration.updating import FIRMWARE, NAME, cancel, manifest, update
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/ota_device.py"
 BASE = f"factory/devices/{NAME}/ota"
@@ -49,12 +49,6 @@ class Daemon:
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     with running_mosquitto(tmp_path) as mosquitto:
         yield mosquitto
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[ArtifactServer]:
-    with firmware_server(tmp_path / "files") as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Reference devices and the whole daemon: signed firmware from a file server, with power cuts, faults and lost words."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from simulator.ota_faults import Faults
 from simulator.ota_fleet import OtaFleet
 from tests.e2e.conftest import ROOT, Plant
 from tests.e2e.updates import deployment, stands, until_outcome, version
-from tests.integration.updating import HARDWARE, PUBLIC, firmware_server, released
+from tests.integration.updating import HARDWARE, PUBLIC, released
 
 SETTINGS = {"ota": {"allowed_hosts": ["127.0.0.1"], "retry_base_s": 0.1, "retry_cap_s": 0.1}}
 FAULTS = {
@@ -27,12 +26,6 @@ FAULTS = {
     "dead-1": Faults(boot_failed=True),
 }
 GOOD = {"calm-1", "dark-1", "line-1", "mute-1", "lost-1"}
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[ArtifactServer]:
-    with firmware_server(tmp_path / "files") as server:
-        yield server
 
 
 @pytest.fixture

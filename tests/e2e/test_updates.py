@@ -73,6 +73,16 @@ async def test_an_offline_device_is_sent_it_when_it_appears(plant: Plant) -> Non
     assert await plant.sql("SELECT version, previous_version, hardware FROM ota_device_state") == [("2.4.1", "2.4.0", "gw/c")]
 
 
+async def test_after_a_start_firmware_does_not_wait_for_the_interval_of_presence(plant: Plant) -> None:
+    await plant.register("press-1")
+    settings = {**OPEN, "presence": {"write_interval_s": 60}}
+    async with commands(plant) as sent, plant.client() as client, plant.running(**settings):
+        await client.publish(state("press-1", version="2.4.1", boot_id="a"))
+        await deployment(plant, "press-1", await version(plant, "2.5.0"))
+        await plant.until_sql("SELECT count(*) FROM daemon_state WHERE key = 'ota_seen_at'", 1)
+    assert sent.retained == 0
+
+
 async def test_success_report_lost_only_the_hello_arrives(plant: Plant) -> None:
     await plant.register("press-1")
     async with commands(plant) as sent, plant.client() as client, plant.running(**OPEN):
@@ -102,7 +112,7 @@ async def test_hundred_per_cent_but_old_version(plant: Plant) -> None:
 
 async def test_a_retryable_failure_is_tried_again_and_a_final_one_is_not(plant: Plant) -> None:
     await plant.register("press-1", "press-2")
-    async with commands(plant) as sent, plant.client() as client, plant.running(**QUICK):
+    async with commands(plant) as sent, plant.client() as client, plant.running(**QUICK) as running:
         await client.publish(birth("press-1"), birth("press-2"))
         target = await version(plant, "2.4.1")
         first = await deployment(plant, "press-1", target)
@@ -118,6 +128,9 @@ async def test_a_retryable_failure_is_tried_again_and_a_final_one_is_not(plant: 
         await client.publish(report("press-2", second, status="failed", error_code="flash_write", error_message="worn out"))
         await until_outcome(plant, second, "failed")
         assert await stands(plant, second) == ("failed", "done", "failed", 0, "flash_write")
+        assert running.count("ota_retries_total", error_code="network") == 1
+        assert running.count("ota_failures_total", error_code="network") == 0
+        assert running.count("ota_failures_total", error_code="flash_write") == 1
 
 
 async def test_a_newer_deployment_takes_the_place_of_one_that_has_not_begun(plant: Plant) -> None:

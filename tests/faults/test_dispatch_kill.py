@@ -6,8 +6,6 @@ twice or installed twice, and none costs an attempt.
 
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +13,8 @@ from simulator.artifact_server import ArtifactServer
 from tests.faults.campaign import TARGET, Campaign, Plan
 from tests.faults.conftest import Plant
 from tests.faults.dying_dispatch import STEPS
-from tests.integration.updating import firmware_server
 
 DYING = ("-m", "tests.faults.dying_dispatch")
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[ArtifactServer]:
-    with firmware_server(tmp_path / "files") as server:
-        yield server
 
 
 async def _rounds(plant: Plant, files: ArtifactServer, steps: list[str]) -> None:

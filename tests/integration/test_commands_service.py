@@ -178,7 +178,7 @@ def test_embedded_options_need_embedded() -> None:
     assert answer.code == 2
 
 
-def test_status_tells_how_things_stand(database: Database) -> None:
+def test_status_tells_how_things_stand(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     factoryd = CommandLine(database.daemon, {"FACTORYD_HTTP__PORT": "1"})
     for name in ("a", "b", "old"):
         factoryd.good("device", "add", name)
@@ -208,5 +208,10 @@ def test_status_tells_how_things_stand(database: Database) -> None:
         assert led["leader"]["address"] == "127.0.0.1"
         text = factoryd.good("status")
     assert "active since" in text
+    assert "no update under way" in text
+    assert "UNSIGNED" not in text
+    monkeypatch.setenv("FACTORYD_OTA__ALLOW_UNSIGNED", "true")
+    assert "UNSIGNED FIRMWARE IS SENT" in factoryd.good("status")
+    assert factoryd("status", "-o", "json").json()["allow_unsigned"] is True
     assert "7 malformed in 24 h" in text
     assert "3 messages never came: 3 a" in text

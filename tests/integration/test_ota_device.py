@@ -21,7 +21,6 @@ from tests.integration.updating import (
     bench,
     cancel,
     envelope,
-    firmware_server,
     manifest,
     update,
 )
@@ -33,12 +32,6 @@ PHASES = ["acknowledged", "downloading", "downloaded", "verifying", "installing"
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     with running_mosquitto(tmp_path) as broker:
         yield broker
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[ArtifactServer]:
-    with firmware_server(tmp_path / "files") as server:
-        yield server
 
 
 @pytest.fixture

@@ -70,3 +70,7 @@ def hello(version: str | None = OLD, **fields: Any) -> Hello:
 
 def work(said: Phase | Ending | None, *, deployment_id: int = 5, attempt: int | None = 2, **fields: Any) -> Work:
     return Work(deployment_id, attempt, said, **({"progress_percent": None} | fields))
+
+
+def shape(row: Deployment) -> tuple[str, str, str]:
+    return row.status.value, row.phase.value, row.outcome.value if row.outcome is not None else "-"
