@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.ota_settings import OtaSettings
+from config.storage_settings import ArchiveSettings, BackupSettings, RetentionSettings
 
 
 class Section(BaseModel):
@@ -261,16 +262,6 @@ class AlertingSettings(Section):
         return value
 
 
-class RetentionSettings(Section):
-    """How long data is kept."""
-
-    readings_days: int = Field(
-        90, ge=1, le=3660, description="Older readings are refused as too late; partitions are made this far back."
-    )
-    partitions_ahead_days: int = Field(7, ge=1, le=60, description="Days of partitions made in advance.")
-    quarantine_days: int = Field(30, ge=1, le=3660, description="Quarantined messages are deleted after this.")
-
-
 class HttpSettings(Section):
     """Metrics and health."""
 
@@ -306,6 +297,8 @@ class Settings(BaseSettings):
     alerting: AlertingSettings = AlertingSettings()
     ota: OtaSettings = OtaSettings()
     retention: RetentionSettings = RetentionSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    backup: BackupSettings = BackupSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What `make setup` asks of the system beyond Python: a mosquitto broker; for the tests its clients, PostgreSQL 15 and Alertmanager.
+# What `make setup` asks of the system beyond Python: a mosquitto broker; for the tests its clients, PostgreSQL 15,
+# pgBackRest and Alertmanager.
 # The embedded parts do without: PostgreSQL comes from a wheel, mosquitto is fetched into .factoryd/ where apt is at hand.
 set -eu
 
@@ -9,6 +10,7 @@ missing=""
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || missing="mosquitto"
 command -v mosquitto_sub >/dev/null 2>&1 || missing="$missing mosquitto-clients"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+command -v pgbackrest >/dev/null 2>&1 || missing="$missing pgbackrest"
 command -v prometheus-alertmanager >/dev/null 2>&1 || missing="$missing prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
 

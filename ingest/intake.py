@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from config.settings import IngestSettings, RetentionSettings
+from config.settings import IngestSettings
+from config.storage_settings import RetentionSettings
 from ingest.arrivals import Arrivals, Noted
 from ingest.batch import Batch, Origin, Part, Stranger, merge_latest, quarantined_from, quarantined_row
 from ingest.clocks import TimeWindow

@@ -223,6 +223,14 @@ class Alert(Base):
         Index(None, "device_id", "triggered_at"),
         Index("alerts_unnoticed_idx", "id", postgresql_where=text("NOT noticed")),
         Index(
+            "alerts_open_idx",
+            text("severity DESC"),
+            text("triggered_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("status <> 'resolved'"),
+        ),
+        Index("alerts_resolved_at_idx", "resolved_at", postgresql_where=text("status = 'resolved'")),
+        Index(
             "alerts_one_open_key",
             "device_id",
             "kind",

@@ -193,6 +193,7 @@ class OtaDeployment(Base):
             "id",
             postgresql_where=text("status = 'pending' AND phase IN ('queued', 'backoff')"),
         ),
+        Index("ota_deployments_completed_at_idx", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
         Index("ota_deployments_due_idx", "next_action_at", postgresql_where=text(LIVE)),
         Index("ota_deployments_cancel_idx", "id", postgresql_where=text(f"cancel_requested_at IS NOT NULL AND {LIVE}")),
         Index("ota_deployments_outbox_idx", "id", postgresql_where=text("publish_pending IS NOT NULL")),

@@ -13,7 +13,8 @@ import mqtt5
 import pytest
 from prometheus_client import CollectorRegistry
 
-from config.settings import IngestSettings, RetentionSettings, SourceSettings
+from config.settings import IngestSettings, SourceSettings
+from config.storage_settings import RetentionSettings
 from ingest.batch import origin_bytes
 from ingest.clocks import TimeWindow
 from ingest.decoding import decode

@@ -12,7 +12,8 @@ import psycopg
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from config.settings import DatabaseSettings, IngestSettings, MqttSettings, PresenceSettings, RetentionSettings
+from config.settings import DatabaseSettings, IngestSettings, MqttSettings, PresenceSettings
+from config.storage_settings import RetentionSettings
 from ingest.batch import Batch
 from ingest.devices import Registry
 from ingest.intake import Intake

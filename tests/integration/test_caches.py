@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from config.settings import DatabaseSettings, IngestSettings, RetentionSettings
+from config.settings import DatabaseSettings, IngestSettings
+from config.storage_settings import RetentionSettings
 from factoryd.caches import CacheMetrics, Caches, Load, device_load
 from ingest.devices import Registry
 from ingest.intake import Intake

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from config.settings import DatabaseSettings, RetentionSettings, Settings
+from config.settings import DatabaseSettings, Settings
+from config.storage_settings import RetentionSettings
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
 from storage.database import open_pool
 from tests.integration.conftest import TODAY, Database

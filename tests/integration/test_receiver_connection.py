@@ -17,7 +17,8 @@ from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from config.settings import IngestSettings, RetentionSettings
+from config.settings import IngestSettings
+from config.storage_settings import RetentionSettings
 from factoryd.embedded.directory import free_port
 from ingest.devices import DeviceRow, Registry
 from ingest.intake import Intake

@@ -44,6 +44,12 @@ DAEMON_RIGHTS = {
     "ota_rollout_stages": READ_WRITE,
     "ota_deployment_events": READ_WRITE,
     "ota_device_state": READ_WRITE,
+    "readings_1m": ALL_ROWS,
+    "readings_1h": ALL_ROWS,
+    "rollup_repairs": ALL_ROWS,
+    "sequence_gaps": ALL_ROWS,
+    "archive_files": {"SELECT"},
+    "job_runs": READ_WRITE,
     partition_name(TODAY): set[str](),
 }
 HIDDEN_FROM_TOOLS = {

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from factoryd.embedded.directory import free_port
-from storage import migrate, models_alerting, models_ota, models_own
+from storage import migrate, models_alerting, models_lasting, models_ota, models_own
 from storage.database import DatabaseUnavailable
 from storage.maintenance import SchemaError
 from storage.models import Base
@@ -58,6 +58,7 @@ def test_the_models_alone_make_the_same_tables(empty_database: Database, databas
     assert models_own.Quarantine.metadata is Base.metadata
     assert models_alerting.AlertOutbox.metadata is Base.metadata
     assert models_ota.OtaRollout.metadata is Base.metadata
+    assert models_lasting.JobRun.metadata is Base.metadata
     engine = create_engine(empty_database.admin.replace("postgresql:", "postgresql+psycopg:"))
     Base.metadata.create_all(engine)
     engine.dispose()

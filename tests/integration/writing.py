@@ -13,7 +13,8 @@ from mqtt5 import PublishPacket, QoS
 from prometheus_client import CollectorRegistry
 from psycopg.rows import TupleRow
 
-from config.settings import DatabaseSettings, IngestSettings, RetentionSettings
+from config.settings import DatabaseSettings, IngestSettings
+from config.storage_settings import RetentionSettings
 from ingest.batch import Batch
 from ingest.devices import Registry
 from ingest.intake import Intake

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mqtt5 import PublishPacket, QoS
 from prometheus_client import CollectorRegistry
 
-from config.settings import IngestSettings, RetentionSettings, SourceSettings
+from config.settings import IngestSettings, SourceSettings
+from config.storage_settings import RetentionSettings
 from ingest.batch import Batch
 from ingest.devices import DeviceRow, Registry
 from ingest.intake import Intake

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from config.settings import IngestSettings, RetentionSettings
+from config.settings import IngestSettings
+from config.storage_settings import RetentionSettings
 from ingest.batch import Batch
 from ingest.devices import MAX_STREAMS, DeviceRow, Registry
 from ingest.intake import Intake
