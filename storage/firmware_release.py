@@ -7,9 +7,9 @@ import psycopg
 from config.settings import DatabaseSettings
 from ota.firmware import Version
 from ota.versions import precedence
-from storage.artifacts import Content
 from storage.firmware_admin import refuse_stale, refuse_untrusted
 from storage.firmware_rows import Row, firmware_change, load_draft, load_others, load_row
+from storage.objects import Content
 from storage.refusals import Conflict
 from storage.users import refuse_stranger
 

@@ -14,7 +14,8 @@ from factoryd.commands.firmware_progress import shown_progress
 from ota.catalogue import NoAddress
 from ota.firmware import Version
 from ota.urls import redacted, why_refused
-from storage.artifacts import Artifacts, ArtifactsUnavailable, Content, digest
+from storage.artifacts import Artifacts
+from storage.objects import Content, StoreUnavailable, digest
 from storage.refusals import Conflict
 
 TIMEOUT_S = 30.0
@@ -70,9 +71,9 @@ def fetch(
         status = error.code
         error.close()
         what = "redirects; state the URL that it leads to" if 300 <= status < 400 else f"answers {status}"
-        raise (ArtifactsUnavailable if status >= 500 else Conflict)(f"{redacted(url)} {what}") from None
+        raise (StoreUnavailable if status >= 500 else Conflict)(f"{redacted(url)} {what}") from None
     except (URLError, HTTPException, OSError, ValueError) as error:
-        raise ArtifactsUnavailable(f"{redacted(url)} cannot be fetched: {getattr(error, 'reason', error)}") from None
+        raise StoreUnavailable(f"{redacted(url)} cannot be fetched: {getattr(error, 'reason', error)}") from None
 
 
 class _NoRedirects(HTTPRedirectHandler):

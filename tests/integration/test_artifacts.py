@@ -12,8 +12,9 @@ import pytest
 
 from config.ota_settings import OtaSettings
 from ota.catalogue import NoAddress
-from storage import artifacts
-from storage.artifacts import Artifacts, ArtifactsUnavailable
+from storage import objects
+from storage.artifacts import Artifacts
+from storage.objects import StoreUnavailable
 from storage.refusals import Conflict, InvalidInput, NotFound
 from tests.integration.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.unit.firmware import VERSION
@@ -137,7 +138,7 @@ def test_s3_takes_a_file_in_one_piece(firmware: Path, s3: S3Server) -> None:
 
 
 def test_s3_takes_a_large_file_in_parts(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(objects, "PART_BYTES", 5 << 20)
     large = tmp_path / "large.bin"
     large.write_bytes(os.urandom(1 << 20) * 12)
     store, told = in_s3(s3), list[int]()
@@ -207,7 +208,7 @@ def test_an_s3_in_trouble_is_to_be_tried_again(firmware: Path, s3: S3Server, mon
     store = in_s3(s3)
     for ask in (lambda: store.read_back("s3://plant/fw/x"), lambda: store.upload(firmware, "2.4.1.bin")):
         s3.failing = [503] * 4
-        with pytest.raises(ArtifactsUnavailable, match="in trouble"):
+        with pytest.raises(StoreUnavailable, match="in trouble"):
             ask()
         assert s3.failing == []
 
@@ -222,5 +223,5 @@ def test_no_password_in_a_url_is_told() -> None:
 def test_an_absent_s3_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
     store = Artifacts(OtaSettings(artifact_url="s3://plant/fw", s3_endpoint_url="http://127.0.0.1:9"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(ArtifactsUnavailable):
+    with pytest.raises(StoreUnavailable):
         store.read_back("s3://plant/fw/x")

@@ -12,7 +12,7 @@ from psycopg import errors
 from config.ota_settings import OtaSettings
 from factoryd.commands.firmware_fetch import read_back
 from ota.firmware import Version
-from storage.artifacts import Content
+from storage.objects import Content
 from tests.integration.command_line import CommandLine, rows
 from tests.integration.conftest import Database
 from tests.integration.firmware_plant import FILE, SHA256, added, refused, signed, site, stored, web_server
