@@ -229,6 +229,7 @@ class Alert(Base):
             text("id DESC"),
             postgresql_where=text("status <> 'resolved'"),
         ),
+        Index("alerts_inhibited_by_idx", "inhibited_by", postgresql_where=text("inhibited_by IS NOT NULL")),
         Index("alerts_resolved_at_idx", "resolved_at", postgresql_where=text("status = 'resolved'")),
         Index(
             "alerts_one_open_key",

@@ -94,6 +94,7 @@ class ArchiveFile(Base):
     table_name: Mapped[str]
     day: Mapped[date]
     url: Mapped[str] = mapped_column(unique=True)
+    source: Mapped[str | None] = mapped_column(comment="the partition that it holds")
     state: Mapped[str] = mapped_column(
         Text, server_default="uploading", comment="complete: its rows are no longer in the table"
     )

@@ -64,6 +64,7 @@ CREATE TABLE archive_files (
     table_name text NOT NULL,
     day date NOT NULL,
     url text NOT NULL UNIQUE,
+    source text,
     state text NOT NULL DEFAULT 'uploading' CHECK (state IN ('uploading', 'verified', 'complete')),
     row_count bigint NOT NULL CHECK (row_count > 0),
     size_bytes bigint NOT NULL,
@@ -78,6 +79,7 @@ CREATE TABLE archive_files (
     CONSTRAINT archive_files_complete_check CHECK ((state = 'complete') = (completed_at IS NOT NULL))
 );
 CREATE INDEX archive_files_table_name_day_idx ON archive_files (table_name, day);
+COMMENT ON COLUMN archive_files.source IS 'the partition that it holds';
 COMMENT ON COLUMN archive_files.state IS 'complete: its rows are no longer in the table';
 
 CREATE TABLE job_runs (
@@ -95,6 +97,7 @@ CREATE INDEX job_runs_job_started_at_idx ON job_runs (job, started_at);
 # In the order in which they are read: critical first, then the newest.
 INDEXES = """
 CREATE INDEX alerts_open_idx ON alerts (severity DESC, triggered_at DESC, id DESC) WHERE status <> 'resolved';
+CREATE INDEX alerts_inhibited_by_idx ON alerts (inhibited_by) WHERE inhibited_by IS NOT NULL;
 CREATE INDEX alerts_resolved_at_idx ON alerts (resolved_at) WHERE status = 'resolved';
 CREATE INDEX ota_deployments_completed_at_idx ON ota_deployments (completed_at) WHERE completed_at IS NOT NULL;
 """
