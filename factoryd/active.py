@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from factoryd.alarms import AlarmMetrics, Alarms
 from factoryd.caches import CacheMetrics, Caches, device_load
 from factoryd.control import Control
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
+from factoryd.rollups import RollupMetrics, Rollups
 from factoryd.updates import Updates
 from ingest.batch import Batch
 from ingest.devices import Registry
@@ -43,6 +45,7 @@ from storage.devices import DeviceStore
 from storage.presence import PresenceTable
 from storage.readings import ReadingWriter
 from storage.replays import ReplayTable
+from storage.rollups import RollupTable
 from storage.state import SESSION_SEEN, load_state, may_skip_key_check, save_state
 
 log = structlog.get_logger(__name__)
@@ -70,6 +73,7 @@ class Metrics:
         self.housekeeping = HousekeepingMetrics(registry)
         self.alarms = AlarmMetrics(registry)
         self.ota = OtaMetrics(registry)
+        self.rollups = RollupMetrics(registry)
 
 
 class Active:
@@ -105,19 +109,21 @@ class Active:
             presence=lambda: self._presence.states,
             granted=lambda: self._presence.granted,
         )
+        writer = ReadingWriter(
+            connection,
+            self._registry,
+            self.alarms.ledger,
+            skip_key_check=skip_key_check,
+            kept=timedelta(days=settings.retention.readings_days),
+            clock=clock,
+            on_missing_partition=self._housekeeping.hurry,
+        )
+        self._rollups = Rollups(RollupTable(pool, token_hex(8)), clock, writer.move_mark, metrics.rollups)
         self.pipeline = Pipeline(
             settings.ingest,
             self._intake,
             self._registry,
-            ReadingWriter(
-                connection,
-                self._registry,
-                self.alarms.ledger,
-                skip_key_check=skip_key_check,
-                kept=timedelta(days=settings.retention.readings_days),
-                clock=clock,
-                on_missing_partition=self._housekeeping.hurry,
-            ),
+            writer,
             self._devices,
             metrics.ingest,
             clock,
@@ -220,6 +226,7 @@ class Active:
         await active._presence.load()
         await active.alarms.load(state)
         await active.updates.load()
+        await active._rollups.load()
         _tune_garbage_collection()
         log.info("state_loaded", devices=len(active._registry), foreign_key="locked once" if skip else "checked per row")
         return active
@@ -243,6 +250,7 @@ class Active:
                     group.create_task(self._operators.run(), name="operators' commands"),
                     group.create_task(self.alarms.run(), name="alarms"),
                     group.create_task(self.updates.run(), name="firmware"),
+                    group.create_task(self._rollups.run(), name="roll-ups"),
                 ]
                 await self._caches.listening.wait()
                 receiving = [

@@ -13,7 +13,7 @@ from storage.alert_outbox import OutboxTable
 from storage.database import Pool
 from storage.maintenance import SchemaError
 from storage.partitions import ensure_partitions, partition_days_ahead
-from storage.retention import delete_old_quarantine, delete_old_sequences, partition_names
+from storage.retention import delete_old_quarantine, delete_old_rollups, delete_old_sequences, partition_names
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +108,10 @@ class Housekeeping:
                 await asyncio.sleep(CHUNK_PAUSE_S)
             oldest = self._clock() - timedelta(days=self._settings.retention.readings_days)
             streams = await delete_old_sequences(self._pool, oldest)
+            rollups, forgotten = 0, self._clock() - timedelta(days=self._settings.retention.rollups_days)
+            while count := await delete_old_rollups(self._pool, forgotten, CHUNK):
+                rollups += count
+                await asyncio.sleep(CHUNK_PAUSE_S)
             published = 0
             while count := await self._outbox.delete_old(self._clock(), CHUNK):
                 published += count
@@ -117,6 +121,8 @@ class Housekeeping:
             return False
         if streams:
             log.info("sequences_deleted", count=streams)
+        if rollups:
+            log.info("rollups_deleted", count=rollups, before=forgotten.isoformat())
         if published:
             log.info("published_alerts_deleted", count=published)
         if total:

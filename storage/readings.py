@@ -21,6 +21,7 @@ from ingest.reading import Quarantined, Reading, Reason
 from storage.alert_rows import MARKS, Beside, is_one_statement, write_draft
 from storage.alerts import AlertLedger
 from storage.database import Connection, DatabaseUnavailable, one_line, translated
+from storage.late_marks import late_hours, write_marks
 from storage.leader import LeadershipLost
 from storage.partitions import PARTITION_NAMES_SQL, partition_name
 from storage.side_rows import ON_LATEST_CONFLICT, write_side_rows
@@ -101,6 +102,12 @@ class ReadingWriter:
         self._kept = kept
         self._clock = clock
         self._on_missing_partition = on_missing_partition
+        self._rolled_until: datetime | None = None
+
+    async def move_mark(self, rolled_until: datetime) -> None:
+        """Readings before that moment are late from the next batch on: their roll-ups are made, and must be made anew."""
+        async with self._alerts.turn:
+            self._rolled_until = rolled_until
 
     async def commit(self, batch: Batch) -> Committed:
         """Stores the batch and everything that belongs to it, or nothing.
@@ -144,7 +151,8 @@ class ReadingWriter:
 
     async def _commit_fast(self, batch: Batch, refused: Refusals) -> Committed:
         connection, outcome = self._connection, Upserted()
-        if _is_plain(batch):
+        late = late_hours(batch, self._rolled_until)
+        if _is_plain(batch) and not late:
             draft, messages = await self._alerts.evaluate(batch.fresh)
             beside = Beside(PLAIN, {"readings": given(batch.fresh)[0]})
             if is_one_statement(draft):
@@ -173,6 +181,8 @@ class ReadingWriter:
                 await self._insert(batch.fresh)
             await write_side_rows(connection, batch, _latest(batch, outcome.conflicts), refused)
             await self._write_alerts(batch, draft, messages)
+            if late:
+                await write_marks(connection, late)
             await connection.execute("COMMIT")
         self._alerts.settle(draft, messages)
         return Committed(len(batch.fresh) + outcome.stored, outcome.merged, outcome.duplicate + batch.duplicates, refused)
@@ -227,6 +237,8 @@ class ReadingWriter:
             in_order(batch, {place - count for place in told if place >= count}, {place for place in told if place < count})
         )
         await self._write_alerts(batch, draft, messages)
+        if late := late_hours(batch, self._rolled_until):
+            await write_marks(self._connection, late)
         await self._connection.execute("COMMIT")
         self._alerts.settle(draft, messages)
         done = careful.upserted

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from storage.database import Pool, translated
 from storage.partitions import PARTITION_NAMES_SQL
+from storage.rollup_sql import HOUR, MINUTE
 
 # Rows that somebody asked to be replayed stay until that has happened.
 DELETE = """
@@ -38,6 +39,21 @@ async def delete_old_sequences(pool: Pool, before: datetime) -> int:
     with translated("deleting old sequences"):
         async with pool.connection() as connection:
             return (await connection.execute(DELETE_SEQUENCES, [MAX_BOOTS, before])).rowcount
+
+
+async def delete_old_rollups(pool: Pool, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` buckets of each kind that began before a moment, and returns how many.
+
+    Raises:
+        DatabaseUnavailable: try again.
+    """
+    deleted = 0
+    with translated("deleting old roll-ups"):
+        async with pool.connection() as connection:
+            for table in (MINUTE, HOUR):
+                query = f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE bucket < %s LIMIT %s))"  # noqa: S608
+                deleted += (await connection.execute(query.encode(), [before, limit])).rowcount
+    return deleted
 
 
 async def partition_names(pool: Pool) -> list[str]:
