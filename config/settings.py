@@ -40,6 +40,13 @@ class DatabaseSettings(Section):
         4, ge=2, le=64, description="Connections beside the writer's own (look-ups, presence, probes)."
     )
 
+    disk_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Size of the disk that holds the database, for the days until it is full; default: it is looked at, if it "
+        "is on this host and the role may ask where the data lies (pg_read_all_settings).",
+    )
+
     @field_validator("url", "owner_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:

@@ -34,6 +34,8 @@ class Commands(CommandGroup):
         "rollout": Entry("factoryd.commands.rollout", "app", "Bring a firmware version to many devices, in stages."),
         "user": Entry("factoryd.commands.user", "app", "People who own devices and act on alerts."),
         "quarantine": Entry("factoryd.commands.quarantine", "app", "Messages that could not be stored."),
+        "maintenance": Entry("factoryd.commands.maintenance", "app", "Archive and remove what is past its time."),
+        "archive": Entry("factoryd.commands.archive", "app", "Look at what was archived, and bring it back."),
         "demo": Entry("factoryd.commands.demo", "demo", "Show it all: broker, database, daemon and a simulated factory."),
         "simulate": Entry("factoryd.commands.simulate", "simulate", "Play a simulated factory, or a recording."),
     }

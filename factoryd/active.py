@@ -23,6 +23,7 @@ from factoryd.control import Control
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
 from factoryd.rollups import RollupMetrics, Rollups
 from factoryd.updates import Updates
+from factoryd.upkeep import Upkeep, UpkeepMetrics
 from ingest.batch import Batch
 from ingest.devices import Registry
 from ingest.intake import Intake
@@ -74,6 +75,7 @@ class Metrics:
         self.alarms = AlarmMetrics(registry)
         self.ota = OtaMetrics(registry)
         self.rollups = RollupMetrics(registry)
+        self.upkeep = UpkeepMetrics(registry)
 
 
 class Active:
@@ -97,6 +99,7 @@ class Active:
         self._devices = DeviceStore(pool)
         self._registry = Registry()
         self._housekeeping = Housekeeping(settings, pool, clock, metrics.housekeeping)
+        self._upkeep = Upkeep(settings, pool, clock, metrics.upkeep)
         routes = Routes(settings.mqtt.root, settings.ingest.source)
         self._intake = Intake(settings.ingest, settings.retention, self._registry, routes, metrics.ingest)
         self.alarms = Alarms(
@@ -251,6 +254,7 @@ class Active:
                     group.create_task(self.alarms.run(), name="alarms"),
                     group.create_task(self.updates.run(), name="firmware"),
                     group.create_task(self._rollups.run(), name="roll-ups"),
+                    group.create_task(self._upkeep.run(), name="maintenance"),
                 ]
                 await self._caches.listening.wait()
                 receiving = [

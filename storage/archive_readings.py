@@ -5,7 +5,7 @@ Any step may be the last one before a kill: the next run finds by what is there 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 
 import psycopg
@@ -19,9 +19,6 @@ from storage.refusals import Conflict
 from storage.sealing import Partition, count_rows, detach, drop, partitions, seal
 
 log = structlog.get_logger(__name__)
-
-LATENESS = timedelta(hours=1)
-"""A reading is refused as too old when it is received; it may be stored a little later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from storage.archive_due import ALERTS_DUE, DEPLOYMENTS_DUE, Due
 from storage.archive_export import Exported, Rows, export
 from storage.archive_files import ArchiveFile, mark_complete
 from storage.archive_tables import ALERT_HISTORY, ALERTS, DEPLOYMENT_EVENTS, DEPLOYMENTS, ArchivedTable
@@ -30,8 +31,7 @@ class Family:
 
     parent: ArchivedTable
     child: ArchivedTable
-    done: str
-    """Which rows are at their end, in SQL."""
+    due: Due
     release: str | None = None
     """Takes away references to rows that are to be deleted."""
 
@@ -39,16 +39,10 @@ class Family:
 ALERTS_FAMILY = Family(
     ALERTS,
     ALERT_HISTORY,
-    "p.status = 'resolved' AND NOT EXISTS (SELECT FROM alert_outbox o WHERE o.alert_id = p.id AND o.published_at IS NULL)",
+    ALERTS_DUE,
     "UPDATE alerts SET inhibited_by = NULL WHERE inhibited_by = ANY(%(ids)s) AND NOT id = ANY(%(ids)s)",
 )
-# A live rollout counts its deployments: they stay until it has ended.
-DEPLOYMENTS_FAMILY = Family(
-    DEPLOYMENTS,
-    DEPLOYMENT_EVENTS,
-    "p.status IN ('completed', 'failed') AND NOT EXISTS (SELECT FROM ota_rollouts o WHERE o.id = p.rollout_id"
-    " AND o.status NOT IN ('aborted', 'completed'))",
-)
+DEPLOYMENTS_FAMILY = Family(DEPLOYMENTS, DEPLOYMENT_EVENTS, DEPLOYMENTS_DUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +86,9 @@ class RowsArchive:
                 return
             yield removed
 
-    def due(self, family: Family, before: date) -> int:
-        """Returns how many rows are past their time."""
-        query = f"SELECT count(*) FROM {family.parent.name} p WHERE {family.done} AND p.{family.parent.time} < %s"  # noqa: S608
-        row = self.connection.execute(query.encode(), [_midnight(before)]).fetchone()
-        assert row is not None, "an aggregate"
-        return int(row[0])
-
     def _oldest_day(self, family: Family, before: date) -> date | None:
         query = f"""SELECT (p.{family.parent.time} AT TIME ZONE 'UTC')::date FROM {family.parent.name} p
-            WHERE {family.done} AND p.{family.parent.time} < %s ORDER BY p.{family.parent.time} LIMIT 1"""  # noqa: S608
+            WHERE {family.due.done} AND p.{family.parent.time} < %s ORDER BY p.{family.parent.time} LIMIT 1"""  # noqa: S608
         row = self.connection.execute(query.encode(), [_midnight(before)]).fetchone()
         return row[0] if row else None
 
@@ -128,7 +115,7 @@ class RowsArchive:
         return RemovedRows(family.parent.name, day, len(ids), children, tuple(file.url for file in files))
 
     def _batch(self, family: Family, day: date) -> list[int]:
-        query = f"""SELECT p.id FROM {family.parent.name} p WHERE {family.done} AND p.{family.parent.time} >= %s
+        query = f"""SELECT p.id FROM {family.parent.name} p WHERE {family.due.done} AND p.{family.parent.time} >= %s
             AND p.{family.parent.time} < %s ORDER BY p.id LIMIT {BATCH}"""  # noqa: S608 - our constants
         bounds = [_midnight(day), _midnight(day + timedelta(days=1))]
         return [number for (number,) in self.connection.execute(query.encode(), bounds)]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pyarrow as pa
 from sqlalchemy import BigInteger, Boolean, Double, Integer, SmallInteger
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from storage import models_alerting, models_ota
 from storage.models import Base
@@ -55,6 +55,12 @@ class ArchivedTable:
     def encodings(self) -> dict[str, str]:
         """Parquet encodings of the columns that are written as differences."""
         return {name: "DELTA_BINARY_PACKED" for name, kind in self.columns.items() if kind in _RISING}
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """Whether its rows can be written back in binary: numbers, times and JSON only."""
+        known = (TIMESTAMP, Double, BigInteger, JSONB)
+        return all(isinstance(column.type, known) for column in Base.metadata.tables[self.name].columns)
 
     @cached_property
     def dictionaries(self) -> list[str]:

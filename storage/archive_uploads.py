@@ -14,7 +14,7 @@ import structlog
 from storage.archive_export import Exported
 from storage.archive_files import ArchiveFile, forget, intend, list_files, mark_verified
 from storage.archive_tables import ArchivedTable
-from storage.objects import Content, ObjectStore, content_of
+from storage.objects import Content, ObjectStore, Progress, content_of
 from storage.refusals import Conflict, NotFound
 
 log = structlog.get_logger(__name__)
@@ -75,21 +75,24 @@ class Uploads:
         )
         if file.state == "uploading":
             self.store.put(path, key)
-            self.read_back(file, key)
+            self.read_back(file)
             self._put_manifest(file, key)
             mark_verified(self.connection, file)
         return file
 
-    def read_back(self, file: ArchiveFile, key: str) -> None:
+    def fetch(self, file: ArchiveFile, target: Path, progress: Progress = lambda _: None) -> None:
         """Fetches a file and holds it against its manifest: size, hash and rows.
 
         Raises:
             ArchiveDamaged: it is something else, or is not there.
             StoreUnavailable: try again.
+            Conflict: the store refuses, or the file lies in another archive than archive.url.
         """
-        target = self.spool / "read-back.parquet"
+        key = self.key(file)
+        if key is None:
+            raise Conflict(f"{file.url} does not lie below archive.url, {self.store.root}: set that to where it lies")
         try:
-            found = self.store.fetch(key, target)
+            found = self.store.fetch(key, target, progress)
             if found != Content(file.size_bytes, file.sha256):
                 raise ArchiveDamaged(
                     f"{file.url} is not what was put there: {found.size_bytes} bytes with sha256 {found.sha256[:16]}…, and not "
@@ -100,10 +103,20 @@ class Uploads:
             raise ArchiveDamaged(f"{file.url} is not there") from error
         except pa.ArrowInvalid as error:
             raise ArchiveDamaged(f"{file.url} cannot be read: {error}") from error
-        finally:
-            target.unlink(missing_ok=True)
         if rows != file.row_count:
             raise ArchiveDamaged(f"{file.url} holds {rows} rows, and not {file.row_count}")
+
+    def read_back(self, file: ArchiveFile, progress: Progress = lambda _: None) -> None:
+        """Fetches a file only to see that it is what was put there.
+
+        Raises:
+            As `fetch`.
+        """
+        target = self.spool / "read-back.parquet"
+        try:
+            self.fetch(file, target, progress)
+        finally:
+            target.unlink(missing_ok=True)
 
     def _give_up_others(self, table: ArchivedTable, day: date, url: str) -> None:
         """An earlier run may have been killed with another file of the same rows on its way: it must not stay beside ours."""

@@ -5,20 +5,22 @@ not in the archive, and the next run goes on where this one ended.
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import structlog
 
 from config.storage_settings import NO_ARCHIVE, ArchiveSettings, RetentionSettings
+from storage.archive_due import readings_before
 from storage.archive_export import SESSION, Rows
-from storage.archive_readings import LATENESS, ReadingsArchive
+from storage.archive_readings import ReadingsArchive
 from storage.archive_rows import ALERTS_FAMILY, DEPLOYMENTS_FAMILY, Family, RowsArchive
 from storage.archive_uploads import Uploads
 from storage.database import one_line
@@ -33,7 +35,6 @@ log = structlog.get_logger(__name__)
 MAINTENANCE_LOCK = int.from_bytes(b"upkeep")
 STATEMENT_TIMEOUT_S = 6 * 3600.0
 """A day of many millions of rows is exported by one statement."""
-SPOOL_PREFIX = "factoryd-archive-"
 
 
 @dataclass(slots=True)
@@ -75,17 +76,18 @@ def run_maintenance(
     """
     assert archive.url is not None, "checked by the caller"
     report = MaintenanceReport()
-    with _owner(owner_url) as connection, _spool(archive, owner_url) as spool:
+    with opened_owner(owner_url) as connection, spool(archive, owner_url, "archive") as directory:
+        _take_turn(connection)
         parts: list[tuple[str, Callable[[], None]]] = [
             ("partitions", lambda: _make_partitions(owner_url, retention, now.date(), report)),
-            ("readings", lambda: _readings(connection, spool, retention, archive, now, report, progress)),
+            ("readings", lambda: _readings(connection, directory, retention, archive, now, report, progress)),
         ]
         families = ((ALERTS_FAMILY, retention.alerts_days), (DEPLOYMENTS_FAMILY, retention.deployments_days))
         for family, days in families:
             before = now.date() - timedelta(days=days)
 
             def remove(family: Family = family, before: date = before) -> None:
-                _rows(connection, spool, archive, family, before, report, progress)
+                _rows(connection, directory, archive, family, before, report, progress)
 
             parts.append((family.parent.name, remove))
         for name, act in parts:
@@ -97,11 +99,6 @@ def run_maintenance(
                 report.errors.append(f"{name}: {one_line(error)}")
                 log.error("maintenance_part_failed", part=name, error=one_line(error))
     return report
-
-
-def readings_before(now: datetime, retention: RetentionSettings) -> datetime:
-    """Returns the moment before which a day must end to be archived."""
-    return now - timedelta(days=retention.readings_days) - LATENESS
 
 
 @contextmanager
@@ -120,25 +117,41 @@ def device_names(connection: psycopg.Connection) -> dict[int, str]:
 
 
 @contextmanager
-def _owner(url: str) -> Iterator[psycopg.Connection]:
+def opened_owner(url: str) -> Iterator[psycopg.Connection]:
+    """Opens a connection of the owner for long work: no wait for a lock is long, but a statement may be."""
     with maintenance_connection(url, lock_timeout_s=LOCK_TIMEOUT_S, statement_timeout_s=STATEMENT_TIMEOUT_S) as connection:
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [MAINTENANCE_LOCK]).fetchone()
-        if not (row and row[0]):
-            raise Conflict("another run of maintenance is at work: wait for its end (see pg_locks, locktype advisory)")
         connection.execute(SESSION)
         yield connection
 
 
 @contextmanager
-def _spool(archive: ArchiveSettings, url: str) -> Iterator[Path]:
-    """A directory of this run; what a killed run has left behind is removed first (one run at a time holds the lock)."""
+def spool(archive: ArchiveSettings, url: str, purpose: str) -> Iterator[Path]:
+    """Makes a directory for files on their way; what killed runs of the same purpose have left behind is removed."""
     where = archive.spool_directory or Path(tempfile.gettempdir())
-    prefix = f"{SPOOL_PREFIX}{hashlib.sha256(url.rpartition('@')[2].encode()).hexdigest()[:8]}-"
-    for left in where.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
     where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as directory:
+    prefix = f"factoryd-{purpose}-{hashlib.sha256(url.rpartition('@')[2].encode()).hexdigest()[:8]}-"
+    for left in where.glob(f"{prefix}*"):
+        if not _is_used(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", dir=where) as directory:
         yield Path(directory)
+
+
+def _is_used(directory: Path) -> bool:
+    """Its name holds the number of the process that made it."""
+    try:
+        os.kill(int(directory.name.split("-")[3]), 0)
+    except (ValueError, IndexError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _take_turn(connection: psycopg.Connection) -> None:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [MAINTENANCE_LOCK]).fetchone()
+    if not (row and row[0]):
+        raise Conflict("another run of maintenance is at work: wait for its end (see pg_locks, locktype advisory)")
 
 
 def _make_partitions(owner_url: str, retention: RetentionSettings, today: date, report: MaintenanceReport) -> None:
@@ -159,7 +172,7 @@ def _readings(
         days = ReadingsArchive(
             connection, uploads, spool, device_names(connection), lambda *day: finish_day(connection, *day), progress
         )
-        for removed in days.run(readings_before(now, retention)):
+        for removed in days.run(readings_before(now, retention.readings_days)):
             report.days.append((str(removed.day), removed.rows, removed.url))
             log.info("readings_archived", day=str(removed.day), rows=removed.rows, url=removed.url)
 
@@ -180,12 +193,3 @@ def _rows(
             else:
                 report.deployments += removed.rows
             log.info("rows_archived", table=removed.table, day=str(removed.day), rows=removed.rows, urls=list(removed.urls))
-
-
-def next_run(now: datetime, run_at: str) -> datetime | None:
-    """Returns the next moment of the day at which maintenance is due; None: never."""
-    if run_at == "never":
-        return None
-    hour, minute = map(int, run_at.split(":"))
-    at = datetime.combine(now.date(), time(hour, minute, tzinfo=UTC))
-    return at if at > now else at + timedelta(days=1)

@@ -55,7 +55,7 @@ class ObjectStore:
 
     def url(self, key: str) -> str:
         """Returns an object's URL; a file's name in it is percent-encoded."""
-        return f"{self.root}/{key if self._is_s3 else quote(key)}"
+        return f"{self.root}/{key if self._is_s3 else quote(key, safe='/=')}"
 
     def put(self, path: Path, key: str, progress: Progress = lambda _: None) -> None:
         """Stores a file under a key, in place of what is there.

@@ -60,6 +60,8 @@ def embedded_settings(invocation: Invocation, services: EmbeddedServices) -> Set
     invocation.overrides["database"] = {"url": urls.database_url, "owner_url": urls.owner_url}
     invocation.overrides["mqtt"] = {"url": urls.mqtt_url}
     invocation.overrides["http"] = {"port": urls.http_port}
+    if invocation.settings().archive.url is None:
+        invocation.overrides["archive"] = {"url": urls.archive_url}
     if services.mosquitto is not None:
         invocation.overrides["mqtt"]["broker_max_queued_messages"] = BROKER_MAX_QUEUED_MESSAGES
     return invocation.settings()

@@ -12,6 +12,7 @@ import typer
 
 from config.loading import ConfigError, show_settings
 from config.settings import Settings
+from factoryd.commands.archive_setting import require_archive
 from factoryd.commands.invocation import Invocation, settings_of
 from factoryd.logs import configure_logging
 
@@ -60,6 +61,7 @@ def run(
         asyncio.run(run_until_signalled(lambda stop: run_embedded(invocation, where, mqtt_port, stop)))
     else:
         require_urls(settings)
+        require_archive(settings)
         asyncio.run(run_until_signalled(lambda stop: serve(settings, stop), settings.shutdown_timeout_s))
 
 

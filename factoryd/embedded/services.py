@@ -9,6 +9,7 @@ It holds (each only where known):
 * `FACTORYD_DATABASE__URL`, `FACTORYD_DATABASE__OWNER_URL`: the database, as the daemon and as the owner of the schema;
 * `FACTORYD_MQTT__URL`: the broker, as the daemon;
 * `FACTORYD_HTTP__PORT`: metrics and health;
+* `FACTORYD_ARCHIVE__URL`: where data goes that is past its time;
 * `DATABASE_TOOLS_URL`: the database for a person's tools, such as psql: may read everything;
 * `MQTT_TOOLS_URL`: the broker for a person's tools: may do everything;
 * `MQTT_DEVICES_URL`: host and port for devices; each adds its own name and secret.
@@ -56,6 +57,8 @@ class ServiceUrls:
     devices_host: str | None
     devices_port: int | None
     http_port: int
+    archive_url: str
+    """Below the directory."""
 
     def environment(self) -> dict[str, str]:
         """Returns the variables of `services.env`, as far as they are known."""
@@ -65,6 +68,7 @@ class ServiceUrls:
             "FACTORYD_DATABASE__OWNER_URL": self.owner_url,
             "FACTORYD_MQTT__URL": self.mqtt_url,
             "FACTORYD_HTTP__PORT": str(self.http_port),
+            "FACTORYD_ARCHIVE__URL": self.archive_url,
             "DATABASE_TOOLS_URL": self.database_tools_url,
             "MQTT_TOOLS_URL": self.mqtt_tools_url,
             "MQTT_DEVICES_URL": devices,
@@ -185,6 +189,7 @@ class EmbeddedServices:
             devices_host=LOOPBACK if broker else None,
             devices_port=broker.devices_port if broker else None,
             http_port=kept_port(self._directory / "http_port", self._http_port),
+            archive_url=(self._directory / "archive").resolve().as_uri(),
         )
         lines = (f"{name}={shlex.quote(value)}\n" for name, value in self._urls.environment().items())
         write_private(self._directory / ENVIRONMENT_FILE, "".join(lines))
