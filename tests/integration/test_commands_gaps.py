@@ -84,6 +84,19 @@ def test_gaps_that_no_bigint_could_count(factoryd: CommandLine, database: Databa
     assert factoryd("device", "gaps").err == f"2 gaps of 2 devices, {2 * (2**63 - 2)} messages missing\n"
 
 
+def test_a_device_that_leaps_over_everything_spoils_no_list(factoryd: CommandLine, database: Database) -> None:
+    daemon = CommandLine(database.daemon)
+    for boot in "xy":
+        rows(
+            database.owner,
+            "INSERT INTO device_sequences (device_id, boot_id, first_seq, last_seq, missing)"
+            " SELECT id, %s, 0, 9223372036854775807, '{[1,9223372036854775807)}' FROM devices WHERE device_id = 'a'",
+            boot,
+        )
+    assert [row["missing_messages"] for row in daemon("device", "list", "-o", "json").json()] == [2**63 - 1, 0]
+    assert f"{2**63 - 1} messages never came" in daemon("status").out
+
+
 def test_none_says_so(factoryd: CommandLine) -> None:
     answer = factoryd("device", "gaps")
     assert (answer.code, answer.out, answer.err) == (0, "", "no gaps\n")
