@@ -13,7 +13,13 @@ from storage.alert_outbox import OutboxTable
 from storage.database import Pool
 from storage.maintenance import SchemaError
 from storage.partitions import ensure_partitions, partition_days_ahead
-from storage.retention import delete_old_quarantine, delete_old_rollups, delete_old_sequences, partition_names
+from storage.retention import (
+    delete_old_gaps,
+    delete_old_quarantine,
+    delete_old_rollups,
+    delete_old_sequences,
+    partition_names,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +105,7 @@ class Housekeeping:
         self._hurried.set()
 
     async def delete_old(self) -> bool:
-        """Deletes quarantined messages, sequences and published alerts past their time; False: try again later."""
+        """Deletes rows past their time: quarantine, sequences, roll-ups, gaps, published alerts; False: try again later."""
         before, total = self._clock() - timedelta(days=self._settings.retention.quarantine_days), 0
         try:
             while count := await delete_old_quarantine(self._pool, before, CHUNK):
@@ -112,6 +118,10 @@ class Housekeeping:
             while count := await delete_old_rollups(self._pool, forgotten, CHUNK):
                 rollups += count
                 await asyncio.sleep(CHUNK_PAUSE_S)
+            noticed, gaps = self._clock() - timedelta(days=self._settings.retention.gaps_days), 0
+            while count := await delete_old_gaps(self._pool, noticed, CHUNK):
+                gaps += count
+                await asyncio.sleep(CHUNK_PAUSE_S)
             published = 0
             while count := await self._outbox.delete_old(self._clock(), CHUNK):
                 published += count
@@ -123,6 +133,8 @@ class Housekeeping:
             log.info("sequences_deleted", count=streams)
         if rollups:
             log.info("rollups_deleted", count=rollups, before=forgotten.isoformat())
+        if gaps:
+            log.info("sequence_gaps_deleted", count=gaps, noticed_before=noticed.isoformat())
         if published:
             log.info("published_alerts_deleted", count=published)
         if total:

@@ -36,12 +36,14 @@ class Arrivals:
             stream = device.begin_stream(boot or "", seq)
             arrival = Arrival.NEW
         else:
-            last = stream.last
+            last, first = stream.last, stream.first
             arrival = stream.note(seq) if boot is not None else note_without_boot(stream, seq)
             if seq > last + 1:
                 self._metrics.missing.inc(seq - last - 1)
-            elif arrival is Arrival.LATE:
+            elif arrival is Arrival.LATE and seq >= first:
                 self._metrics.filled.inc()
+            elif arrival is Arrival.LATE:  # it was not counted as missing; what lies between is
+                self._metrics.missing.inc(first - seq - 1)
         batch.note(device.id, boot or "", stream, seq)
         if noted is not None:
             noted[boot, seq] = arrival

@@ -14,7 +14,7 @@ from ingest.devices import Device
 from ingest.flood import Refusals
 from ingest.payload import read_parts
 from ingest.reading import Quarantined, Reading, Reason
-from ingest.sequences import Stream
+from ingest.sequences import Stream, note_without_boot
 from mqtt.connection import Deliveries
 from mqtt.session import Publish
 
@@ -79,7 +79,7 @@ class Batch:
         """Keeps the streams as they are: what later batches note must not be stored before what they hold is."""
         for key, stream in self.streams.items():
             if key not in self.sequences:
-                self.sequences[key] = stream.copy()
+                self.sequences[key] = stream.hand_over()
         self.closed = True
 
     def note(self, device_id: int, boot: str, stream: Stream, seq: int) -> None:
@@ -88,9 +88,13 @@ class Batch:
         if self.closed:  # a stranger's message, decoded late: the live stream may be ahead of what this batch may store
             kept = self.sequences.get((device_id, boot))
             if kept is None:
-                self.sequences[device_id, boot] = stream.copy()
-            else:
-                kept.note(seq)
+                self.sequences[device_id, boot] = stream.hand_over()
+                return
+            _ = kept.note(seq) if boot else note_without_boot(kept, seq)
+            if stream == kept:
+                stream.hand_over()  # this batch tells the ledger all of it
+            elif not stream.anew:
+                stream.before = kept  # what the ledger will know by then
 
 
 def in_order(batch: Batch, rest: Container[int], fresh: Container[int] | None = None) -> list[Reading]:

@@ -70,7 +70,7 @@ class Device:
         """Begins the sequence of a boot not followed so far; the longest unused one makes room (its row stays stored)."""
         if len(self.streams) >= MAX_STREAMS:
             del self.streams[next(iter(self.streams))]
-        stream = self.streams[boot] = Stream(seq)
+        stream = self.streams[boot] = Stream(seq, anew=not boot)
         return stream
 
     def receipt_time(self, received_at: datetime) -> datetime:

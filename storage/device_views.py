@@ -40,12 +40,13 @@ class DeviceView:
     retired_at: datetime | None
 
 
+# Of missing messages as many as a bigint counts: a device may leap over as many numbers, at each start.
 VIEW = """
     SELECT d.device_id, d.name, d.type, d.location, d.status::text, d.status_reason, d.last_seen, l.recorded_at AS last_reading,
         d.interval_s, d.timezone, d.clock, d.qos0_seen, g.device_id AS via, u.login AS owner, d.reported_version AS version,
         EXISTS (SELECT FROM device_credentials c WHERE c.device_id = d.id) AS has_credentials,
-        (SELECT coalesce(sum(upper(r) - lower(r)), 0)::int8 FROM device_sequences s, unnest(s.missing) AS r
-            WHERE s.device_id = d.id) AS missing_messages,
+        (SELECT least(coalesce(sum(upper(r) - lower(r)), 0), 9223372036854775807)::int8
+            FROM device_sequences s, unnest(s.missing) AS r WHERE s.device_id = d.id) AS missing_messages,
         d.metadata, d.created_at, d.updated_at, d.retired_at
     FROM devices d
         LEFT JOIN device_latest l ON l.device_id = d.id

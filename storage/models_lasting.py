@@ -61,10 +61,17 @@ class SequenceGap(Base):
 
     __tablename__ = "sequence_gaps"
     __table_args__ = (
-        Index("sequence_gaps_open_idx", "device_id", "boot_id", postgresql_where=text("closed_at IS NULL")),
+        Index(
+            "sequence_gaps_open_idx",
+            "device_id",
+            "boot_id",
+            "first_seq",
+            postgresql_where=text("closed_at IS NULL AND lost_at IS NULL"),
+        ),
         Index(None, "device_id", "noticed_at"),
         Index(None, "noticed_at"),
         CheckConstraint("last_seq >= first_seq", name="order"),
+        CheckConstraint("closed_at IS NULL OR lost_at IS NULL", name="end"),
     )
 
     id: Mapped[BigId]
@@ -75,6 +82,7 @@ class SequenceGap(Base):
     missing: Mapped[Any] = mapped_column(INT8MULTIRANGE, comment="what of it has not come yet")
     noticed_at: Mapped[Created]
     closed_at: Mapped[datetime | None] = mapped_column(comment="late messages have filled it")
+    lost_at: Mapped[datetime | None] = mapped_column(comment="the device began to count anew: it can no longer be filled")
 
 
 class ArchiveFile(Base):

@@ -11,6 +11,10 @@ DELETE = """
     DELETE FROM quarantine WHERE id IN (
         SELECT id FROM quarantine WHERE received_at < %s AND replay_requested_at IS NULL ORDER BY received_at LIMIT %s)"""
 
+DELETE_GAPS = """
+    DELETE FROM sequence_gaps WHERE id IN (
+        SELECT id FROM sequence_gaps WHERE noticed_at < %s ORDER BY noticed_at LIMIT %s)"""
+
 MAX_BOOTS = 256
 DELETE_SEQUENCES = """
     DELETE FROM device_sequences s USING (
@@ -54,6 +58,17 @@ async def delete_old_rollups(pool: Pool, before: datetime, limit: int) -> int:
                 query = f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE bucket < %s LIMIT %s))"  # noqa: S608
                 deleted += (await connection.execute(query.encode(), [before, limit])).rowcount
     return deleted
+
+
+async def delete_old_gaps(pool: Pool, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` rows of the ledger of gaps noticed before a moment, open or not, and returns how many.
+
+    Raises:
+        DatabaseUnavailable: try again.
+    """
+    with translated("deleting old gaps"):
+        async with pool.connection() as connection:
+            return (await connection.execute(DELETE_GAPS, [before, limit])).rowcount
 
 
 async def partition_names(pool: Pool) -> list[str]:

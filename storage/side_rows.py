@@ -1,4 +1,4 @@
-"""What goes into a batch's transaction beside its readings: latest values, sequences, device flags, quarantine."""
+"""What goes into a batch's transaction beside its readings: latest values, sequences and gaps, device flags, quarantine."""
 
 from collections.abc import Collection, Sequence
 from operator import itemgetter
@@ -6,8 +6,8 @@ from operator import itemgetter
 from ingest.batch import Batch
 from ingest.flood import Refusals
 from ingest.reading import METRICS, Quarantined, Reading
-from ingest.sequences import Stream
 from storage.database import Connection
+from storage.gap_rows import multirange, write_gaps
 from storage.upsert import COLUMNS, GIVEN, given
 
 # A newer reading replaces what it says, and so does one of the same moment, which can only have completed it; an older one
@@ -64,11 +64,10 @@ async def write_side_rows(connection: Connection, batch: Batch, latest: Collecti
         await connection.execute(LATEST, given(ordered))
     batch.close()
     if batch.sequences:
-        rows = [
-            (*key, stream.first, stream.last, _multirange(stream))
-            for key, stream in sorted(batch.sequences.items(), key=itemgetter(0))
-        ]
+        streams = sorted(batch.sequences.items(), key=itemgetter(0))
+        rows = [(*key, stream.first, stream.last, multirange(stream.missing)) for key, stream in streams]
         await connection.execute(SEQUENCES, _columns(rows))
+        await write_gaps(connection, streams)
     if batch.flagged:
         await connection.execute(FLAGS, _columns([(device.id, device.clock, device.qos0_seen) for device in batch.flagged]))
     await _write_refused(connection, refused)
@@ -90,7 +89,3 @@ def _quarantine_row(row: Quarantined) -> tuple[object, ...]:
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _multirange(stream: Stream) -> str:
-    return "{" + ",".join(f"[{start},{end})" for start, end in stream.missing) + "}"

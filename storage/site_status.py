@@ -61,8 +61,9 @@ QUARANTINED = """
     SELECT reason, sum(repeats)::int8 FROM quarantine WHERE received_at > now() - interval '24 hours'
     GROUP BY reason ORDER BY 2 DESC, reason"""
 REPLAYS = "SELECT count(*) FROM quarantine WHERE replay_requested_at IS NOT NULL"
+# As many as a bigint counts: a device may leap over as many numbers, at each start.
 MISSING = """
-    SELECT d.device_id, sum(upper(r) - lower(r))::int8
+    SELECT d.device_id, least(sum(upper(r) - lower(r)), 9223372036854775807)::int8
     FROM device_sequences s JOIN devices d ON d.id = s.device_id, unnest(s.missing) AS r
     GROUP BY d.device_id ORDER BY 2 DESC, 1"""
 ALERTS = """

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from factoryd.commands import device_access, device_decode, device_import, device_watch
+from factoryd.commands import device_access, device_decode, device_gaps, device_import, device_watch
 from factoryd.commands.invocation import settings_of
 from factoryd.commands.reserved_names import refuse_reserved
 from factoryd.commands.tables import Output, OutputOption, print_one, print_rows
@@ -159,6 +159,7 @@ app.command("import")(device_import.import_)
 app.command()(device_access.credentials)
 app.command()(device_watch.watch)
 app.command()(device_decode.decode)
+app.command()(device_gaps.gaps)
 
 
 def notes_of(view: DeviceView) -> list[str]:

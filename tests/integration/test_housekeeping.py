@@ -1,4 +1,4 @@
-"""Partitions ahead and quarantine retention, by the clock, on a real database."""
+"""Partitions ahead, and what is deleted by age, by the clock, on a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ class House:
         url = SecretStr(owner_url) if owner_url else None
         settings = Settings(
             database=DatabaseSettings(url=SecretStr(self.database.daemon), owner_url=url),
-            retention=RetentionSettings(readings_days=5, partitions_ahead_days=6, quarantine_days=30),
+            retention=RetentionSettings(readings_days=5, partitions_ahead_days=6, quarantine_days=30, gaps_days=40),
         )
         return Housekeeping(settings, self.pool, lambda: self.now, HousekeepingMetrics(self.metrics))
 
@@ -107,3 +107,17 @@ async def test_published_versions_of_alerts_go_after_a_day_and_waiting_ones_neve
     assert await house.keeping(None).delete_old()
     assert house.count("SELECT count(*) FROM alert_outbox") == 24
     assert house.count("SELECT count(*) FROM alert_outbox WHERE published_at IS NULL") == 1
+
+
+async def test_gaps_are_forgotten_after_their_time_closed_or_not(house: House) -> None:
+    with psycopg.connect(house.database.admin, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO devices (device_id, name, type, location) VALUES ('press-1', 'x', 'sensor', 'x');"
+            "INSERT INTO sequence_gaps (device_id, first_seq, last_seq, missing, noticed_at, closed_at)"
+            " SELECT d.id, n, n, CASE WHEN n % 2 = 0 THEN '{}' ELSE int8multirange(int8range(n, n + 1)) END, now(),"
+            " CASE WHEN n % 2 = 0 THEN now() END FROM devices d, generate_series(1, 3000) n"
+        )
+        connection.execute("UPDATE sequence_gaps SET noticed_at = %s - make_interval(hours => first_seq::int)", [NOON])
+    assert await house.keeping(None).delete_old()
+    assert house.count("SELECT count(*) FROM sequence_gaps") == 40 * 24
+    assert house.count("SELECT count(*) FROM sequence_gaps WHERE closed_at IS NULL") == 20 * 24

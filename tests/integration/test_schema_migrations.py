@@ -101,6 +101,21 @@ def test_each_database_has_client_ids_and_a_system_user(empty_database: Database
     assert system == ("admin", "!")
 
 
+def test_gaps_that_were_known_before_the_ledger_are_in_it(empty_database: Database) -> None:
+    migrate.upgrade(empty_database.owner, "0006")
+    with psycopg.connect(empty_database.owner, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO devices (device_id, name, type, location) VALUES ('press-1', 'x', 'sensor', 'x');"
+            "INSERT INTO device_sequences (device_id, boot_id, first_seq, last_seq, missing, updated_at)"
+            " SELECT id, 'b', 1, 9, '{[2,5),[7,8)}', '2026-05-20' FROM devices"
+        )
+        migrate.upgrade(empty_database.owner)
+        rows = connection.execute(
+            "SELECT boot_id, first_seq, last_seq, missing::text, noticed_at = '2026-05-20' FROM sequence_gaps ORDER BY id"
+        ).fetchall()
+    assert rows == [("b", 2, 4, "{[2,5)}", True), ("b", 7, 7, "{[7,8)}", True)]
+
+
 class TestCheckSchema:
     def test_accepts_its_own_revision_as_the_daemon(self, database: Database) -> None:
         assert migrate.check_schema(database.daemon) == migrate.head_revision()

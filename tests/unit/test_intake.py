@@ -66,6 +66,17 @@ def test_a_refused_reading_is_not_missing(plant: Plant) -> None:
     assert plant.device.streams["b"].missing == []
 
 
+@pytest.mark.parametrize(
+    ("seqs", "missing", "filled"),
+    [((1, 5), 3, 0), ((1, 5, 3), 3, 1), ((5, 4), 0, 0), ((5, 2), 2, 0), ((5, 2, 3, 3), 2, 1), ((5, 5), 0, 0)],
+)
+def test_what_is_missing_and_what_came_late_is_counted(plant: Plant, seqs: list[int], missing: int, filled: int) -> None:
+    """Their difference is what is missing now, also if the daemon meets a device in the middle of its numbers."""
+    plant.take(*({"temperature": 1, "seq": seq, "boot_id": "b"} for seq in seqs))
+    assert (plant.metrics.missing._value.get(), plant.metrics.filled._value.get()) == (missing, filled)
+    assert plant.device.streams["b"].missing_count == missing - filled
+
+
 @pytest.mark.parametrize("messages", [1, 100])
 def test_a_device_that_always_boots_does_not_fill_the_memory(plant: Plant, messages: int) -> None:
     """In one message as in many: what its batch stores stays known to the batch."""

@@ -49,13 +49,20 @@ CREATE TABLE sequence_gaps (
     missing int8multirange NOT NULL,
     noticed_at timestamptz NOT NULL DEFAULT now(),
     closed_at timestamptz,
-    CONSTRAINT sequence_gaps_order_check CHECK (last_seq >= first_seq)
+    lost_at timestamptz,
+    CONSTRAINT sequence_gaps_order_check CHECK (last_seq >= first_seq),
+    CONSTRAINT sequence_gaps_end_check CHECK (closed_at IS NULL OR lost_at IS NULL)
 );
-CREATE INDEX sequence_gaps_open_idx ON sequence_gaps (device_id, boot_id) WHERE closed_at IS NULL;
+CREATE INDEX sequence_gaps_open_idx ON sequence_gaps (device_id, boot_id, first_seq)
+    WHERE closed_at IS NULL AND lost_at IS NULL;
 CREATE INDEX sequence_gaps_device_id_noticed_at_idx ON sequence_gaps (device_id, noticed_at);
 CREATE INDEX sequence_gaps_noticed_at_idx ON sequence_gaps (noticed_at);
 COMMENT ON COLUMN sequence_gaps.missing IS 'what of it has not come yet';
 COMMENT ON COLUMN sequence_gaps.closed_at IS 'late messages have filled it';
+COMMENT ON COLUMN sequence_gaps.lost_at IS 'the device began to count anew: it can no longer be filled';
+INSERT INTO sequence_gaps (device_id, boot_id, first_seq, last_seq, missing, noticed_at)
+    SELECT device_id, boot_id, lower(r), upper(r) - 1, int8multirange(r), updated_at
+    FROM device_sequences, unnest(missing) AS r;
 """
 
 ARCHIVE = """
