@@ -109,6 +109,7 @@ CREATE INDEX alerts_resolved_at_idx ON alerts (resolved_at) WHERE status = 'reso
 CREATE INDEX ota_deployments_completed_at_idx ON ota_deployments (completed_at) WHERE completed_at IS NOT NULL;
 """
 
+# Alerts are counted device by device, by index: a sum of all of them would have to be joined with each page anew.
 VIEWS = """
 CREATE VIEW device_readings WITH (security_invoker = true) AS
     SELECT d.device_id AS device, r.recorded_at, r.temperature, r.humidity, r.pressure, r.vibration, r.power_consumption, r.rpm,
@@ -123,15 +124,14 @@ CREATE VIEW open_alerts WITH (security_invoker = true) AS
     WHERE a.status <> 'resolved';
 
 CREATE VIEW device_overview WITH (security_invoker = true) AS
-    SELECT d.id, d.device_id AS device, d.name, d.type, d.location, d.status, d.last_seen,
-        coalesce(a.active_alerts, 0) AS active_alerts, coalesce(a.open_alerts, 0) AS open_alerts, a.worst,
-        l.recorded_at AS last_reading_at
+    SELECT d.id, d.device_id AS device, d.name, d.type, d.location, d.status, d.last_seen, u.login AS owner,
+        a.active_alerts, a.open_alerts, a.worst, l.recorded_at AS last_reading_at
     FROM devices d
+        LEFT JOIN users u ON u.id = d.user_id
         LEFT JOIN device_latest l ON l.device_id = d.id
-        LEFT JOIN (
-            SELECT device_id, count(*) FILTER (WHERE status = 'active') AS active_alerts, count(*) AS open_alerts,
-                max(severity) AS worst
-            FROM alerts WHERE status <> 'resolved' GROUP BY device_id) a ON a.device_id = d.id
+        CROSS JOIN LATERAL (
+            SELECT count(*) FILTER (WHERE status = 'active') AS active_alerts, count(*) AS open_alerts, max(severity) AS worst
+            FROM alerts WHERE device_id = d.id AND status <> 'resolved') a
     WHERE d.retired_at IS NULL;
 
 CREATE VIEW version_deployments WITH (security_invoker = true) AS
