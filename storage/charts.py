@@ -14,7 +14,6 @@ from storage.chart_bins import divide, stretches
 from storage.device_views import not_registered
 from storage.queries import check_span
 from storage.rollup_sql import EXTRA_NUMBER, MINUTE, ORIGIN, PARTS, bounded
-from storage.rollups import ROLLED_UNTIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,9 @@ class Chart:
 
 
 DEVICE = """
-    SELECT d.id, (SELECT value::timestamptz FROM daemon_state WHERE key = %(mark)s),
+    SELECT d.id, (SELECT rolled_until FROM rollup_mark),
         (SELECT bucket FROM {table} b WHERE b.device_id = d.id ORDER BY bucket LIMIT 1)
-    FROM devices d WHERE d.device_id = %(device)s"""
+    FROM devices d WHERE d.device_id = %s"""
 _READINGS = """
     SELECT recorded_at AS at, 1::int8 AS count, {bounded} AS sum, v AS min, v AS max, v AS first, v AS last
     FROM (SELECT recorded_at, {value} AS v FROM (
@@ -82,8 +81,7 @@ def chart(
     """
     check_span(since, until)
     division = divide(since, until, points)
-    asked = {"device": device, "mark": ROLLED_UNTIL}
-    row = connection.execute(DEVICE.format(table=division.table or MINUTE).encode(), asked).fetchone()
+    row = connection.execute(DEVICE.format(table=division.table or MINUTE).encode(), [device]).fetchone()
     if row is None:
         raise not_registered(connection, device)
     number, mark, first = row

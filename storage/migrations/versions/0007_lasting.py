@@ -138,19 +138,38 @@ CREATE VIEW version_deployments WITH (security_invoker = true) AS
     SELECT v.version, p.id, d.device_id AS device, d.name AS device_name, p.status, p.outcome, p.phase, p.progress_percent,
         p.error_code, p.error_message, p.rollout_id, p.created_at, p.started_at, p.completed_at
     FROM ota_versions v JOIN ota_deployments p ON p.version_id = v.id JOIN devices d ON d.id = p.device_id;
+
+-- With the owner's rights, on purpose: the table also holds secrets, which only the daemon may read.
+CREATE VIEW rollup_mark AS
+    SELECT value::timestamptz AS rolled_until FROM daemon_state WHERE key = 'readings_rolled_until';
 """
+
+
+def rollup_view(view: str, table: str) -> str:
+    values = ",\n        ".join(", ".join(f"b.{metric}_{part}" for part in ("count", *PARTS)) for metric in METRICS)
+    return f"""
+CREATE VIEW {view} WITH (security_invoker = true) AS
+    SELECT d.device_id AS device, b.bucket, b.readings,
+        {values},
+        b.extra
+    FROM devices d JOIN {table} b ON b.device_id = d.id;
+"""
+
 
 GRANTS = """
 GRANT SELECT, INSERT, UPDATE, DELETE ON readings_1m, readings_1h, rollup_repairs, sequence_gaps TO factoryd_daemon;
 GRANT SELECT ON archive_files TO factoryd_daemon;
 GRANT SELECT, INSERT, UPDATE ON job_runs TO factoryd_daemon;
 GRANT SELECT ON readings_1m, readings_1h, rollup_repairs, sequence_gaps, archive_files, job_runs TO factoryd_tools;
-GRANT SELECT ON device_readings, open_alerts, device_overview, version_deployments TO factoryd_daemon, factoryd_tools;
+GRANT SELECT ON device_readings, device_minutes, device_hours, rollup_mark, open_alerts, device_overview, version_deployments
+    TO factoryd_daemon, factoryd_tools;
 """
 
 
 def upgrade() -> None:
     op.execute(rollup("readings_1m", "one minute"))
     op.execute(rollup("readings_1h", "one hour"))
+    op.execute(rollup_view("device_minutes", "readings_1m"))
+    op.execute(rollup_view("device_hours", "readings_1h"))
     for statements in (REPAIRS, GAPS, ARCHIVE, INDEXES, VIEWS, GRANTS):
         op.execute(statements)
