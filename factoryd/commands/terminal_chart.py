@@ -63,7 +63,7 @@ class _Column:
     broken: bool = False
 
     def add(self, drawn: Drawn) -> None:
-        if not (math.isfinite(drawn.min) and math.isfinite(drawn.max) and math.isfinite(drawn.avg)):
+        if not _is_finite(drawn):
             self.broken = True
             return
         self.least, self.greatest = min(self.least, drawn.min), max(self.greatest, drawn.max)
@@ -72,6 +72,10 @@ class _Column:
     @property
     def average(self) -> float:
         return self.sum / self.count
+
+
+def _is_finite(drawn: Drawn) -> bool:
+    return math.isfinite(drawn.min) and math.isfinite(drawn.max) and math.isfinite(drawn.avg)
 
 
 def draw(
@@ -95,7 +99,7 @@ def draw(
         height: rows of the plot, at least 3.
         signs: BLOCKS or ASCII.
     """
-    finite = [value for each in bins for value in (each.min, each.max, each.avg) if math.isfinite(value)]
+    finite = [value for each in bins if _is_finite(each) for value in (each.min, each.max)]
     if not finite:
         return ["no finite values" if bins else "no values"]
     low, high = min(finite), max(finite)
