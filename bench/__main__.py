@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import alerts, backtest, measures, ota
+from bench import alerts, backtest, measures, ota, reads
 from bench.ground import Ground, prepared
 from bench.measures import Figures
 
@@ -39,6 +39,7 @@ MEASURES = (
     "thresholds",
     "backtest",
     "ota",
+    "queries",
 )
 
 
@@ -187,6 +188,14 @@ class Bench:
             lambda: ota.telemetry_alone(self.ground),
             goal=0.85,
         )
+
+    async def queries(self) -> None:
+        """The reads that must be fast, on ten million readings and their roll-ups: medians of 200 on one warm connection."""
+        run = await asyncio.to_thread(reads.measure, self.ground)
+        self._keep("queries", [run], [])
+        goal = ", ".join(f"{name} <= {limit:g} ms" for name, limit in reads.LIMITS_MS.items())
+        reached = all(run[f"{name}_ms"] <= limit for name, limit in reads.LIMITS_MS.items())
+        self.results["queries"] |= {"goal": goal, "reached": reached}
 
     async def _pair(
         self,

@@ -3,14 +3,21 @@
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import psycopg
 
-from bench.past import VERSIONS, Size, name_of
+from bench.ground import Ground
+from bench.measures import Figures
+from bench.past import VERSIONS, Size, fill, name_of
+from config.settings import DatabaseSettings
 from storage.charts import chart
+from storage.database import connection_options
+from storage.migrate import upgrade
 from storage.queries import AlertPlace, active_alerts, deployments_of, device_overview, recent_readings
 
+DATABASE = "past"
 RUNS = 200
 WARM_UP = 10
 """psycopg prepares a statement when it runs for the sixth time."""
@@ -18,6 +25,23 @@ LIMITS_MS = {"real_time": 3.0, "active_alerts": 5.0, "overview": 15.0, "month_ch
 """What the issue asks for, as medians."""
 
 Reads = dict[str, Callable[[], int]]
+
+
+def measure(ground: Ground) -> Figures:
+    """Fills a database of its own, so that nothing of it is in the way of other measurements, and asks it as a command does."""
+    assert ground.services.postgres is not None
+    owner = urlsplit(ground.owner_url)
+    ground.superuser(f"CREATE DATABASE {DATABASE} OWNER {owner.username}")
+    owner_url = owner._replace(path=f"/{DATABASE}").geturl()
+    daemon_url = urlsplit(ground.services.urls.database_url)._replace(path=f"/{DATABASE}").geturl()
+    upgrade(owner_url)
+    size, now = Size(), datetime.now(UTC)
+    fill(ground.services.postgres.url(DATABASE), owner_url, size, now)
+    options = connection_options(DatabaseSettings.model_validate({"url": daemon_url}))
+    with psycopg.connect(daemon_url, autocommit=True, **options) as connection:
+        figures = {f"{name}_ms": median for name, median in medians_ms(reads(connection, size, now)).items()}
+    ground.superuser(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+    return figures
 
 
 def reads(connection: psycopg.Connection, size: Size, now: datetime) -> Reads:

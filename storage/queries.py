@@ -106,7 +106,7 @@ class DeploymentPlace(NamedTuple):
     id: int
 
 
-# The number is looked up first, as a value: a join would have to sort all readings that it finds.
+# The number of a device or version is looked up first, as a value: a join would have to sort all rows that it finds.
 READINGS = f"""
     SELECT recorded_at, {", ".join(METRICS)}, extra, received_at FROM sensor_readings
     WHERE device_id = (SELECT id FROM devices WHERE device_id = %(device)s)
@@ -120,9 +120,12 @@ ACTIVE = "status <> 'acknowledged'"
 DEVICES = f"""
     SELECT {", ".join(DeviceStatus.__slots__)} FROM device_overview WHERE device > %(after)s{{selected}}
     ORDER BY device LIMIT %(limit)s"""  # noqa: S608
+# Not by `=`: then the order is by number alone, and the planner likes to walk all deployments by their numbers.
+OF_STATUS = " AND status BETWEEN %(status)s::ota_deployment_status AND %(status)s::ota_deployment_status"
 DEPLOYMENTS = f"""
-    SELECT {", ".join(VersionDeployment.__slots__)} FROM version_deployments WHERE version = %(version)s{{selected}}
-    ORDER BY version_deployments.status, id LIMIT %(limit)s"""  # noqa: S608
+    SELECT {", ".join(VersionDeployment.__slots__)} FROM version_deployments
+    WHERE version_id = (SELECT id FROM ota_versions WHERE version = %(version)s){{selected}}
+    ORDER BY status, id LIMIT %(limit)s"""  # noqa: S608
 
 
 def recent_readings(
@@ -225,7 +228,7 @@ def deployments_of(
         NotFound: no such version.
         InvalidInput: a limit out of range.
     """
-    selected = "" if status is None else " AND status = %(status)s::ota_deployment_status"
+    selected = "" if status is None else OF_STATUS
     if after is not None:
         selected += " AND (status, id) > (%(after)s::ota_deployment_status, %(number)s)"
     values: dict[str, Any] = {"version": version, "status": status}

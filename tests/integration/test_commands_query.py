@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from factoryd.commands import query
 from storage.partitions import ensure_partitions
 from tests.integration.command_line import CommandLine, rows
 from tests.integration.conftest import Database
+from tests.integration.examples import shell_lines
 
 READINGS = """
     INSERT INTO sensor_readings (device_id, recorded_at, received_at, temperature, extra)
@@ -225,6 +227,17 @@ def test_json_lines_of_any_list_and_of_one_thing(database: Database) -> None:
     number = json.loads(factoryd.good("alert", "list", "-o", "jsonl").splitlines()[0])["id"]
     (line,) = factoryd.good("alert", "show", str(number), "-o", "jsonl").splitlines()
     assert json.loads(line)["history"] == []
+
+
+def test_the_commands_of_the_page_are_run(factoryd: CommandLine, database: Database) -> None:
+    rows(database.owner, "UPDATE devices SET device_id = 'press-7' WHERE device_id = 'press'")
+    rows(database.owner, "UPDATE ota_versions SET version = '2.4.1'")
+    lines = shell_lines()
+    assert len(lines) > 6
+    for line in lines:
+        program, *arguments = shlex.split(line.partition(" > ")[0])
+        assert program == "factoryd"
+        factoryd.good(*arguments)
 
 
 def test_a_place_is_exact_to_the_microsecond(factoryd: CommandLine) -> None:

@@ -106,6 +106,7 @@ INDEXES = """
 CREATE INDEX alerts_open_idx ON alerts (severity DESC, triggered_at DESC, id DESC) WHERE status <> 'resolved';
 CREATE INDEX alerts_inhibited_by_idx ON alerts (inhibited_by) WHERE inhibited_by IS NOT NULL;
 CREATE INDEX alerts_resolved_at_idx ON alerts (resolved_at) WHERE status = 'resolved';
+CREATE INDEX ota_deployments_version_id_status_id_idx ON ota_deployments (version_id, status, id);
 CREATE INDEX ota_deployments_completed_at_idx ON ota_deployments (completed_at) WHERE completed_at IS NOT NULL;
 """
 
@@ -135,8 +136,8 @@ CREATE VIEW device_overview WITH (security_invoker = true) AS
     WHERE d.retired_at IS NULL;
 
 CREATE VIEW version_deployments WITH (security_invoker = true) AS
-    SELECT v.version, p.id, d.device_id AS device, d.name AS device_name, p.status, p.outcome, p.phase, p.progress_percent,
-        p.error_code, p.error_message, p.rollout_id, p.created_at, p.started_at, p.completed_at
+    SELECT v.version, p.version_id, p.id, d.device_id AS device, d.name AS device_name, p.status, p.outcome, p.phase,
+        p.progress_percent, p.error_code, p.error_message, p.rollout_id, p.created_at, p.started_at, p.completed_at
     FROM ota_versions v JOIN ota_deployments p ON p.version_id = v.id JOIN devices d ON d.id = p.device_id;
 
 -- With the owner's rights, on purpose: the table also holds secrets, which only the daemon may read.
