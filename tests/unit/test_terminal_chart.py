@@ -75,8 +75,8 @@ def test_where_there_is_room_a_point_is_wider() -> None:
 
 
 def test_where_there_is_none_points_share_a_column_by_their_weight() -> None:
-    drawn = lines(point(0, 0.0, count=9), point(1, 10.0), point(22, 10.0), point(23, 10.0), places=24, width=16, height=5)
-    assert drawn[:5] == ["10.00 ┤░      ▀", "      │░", "      │░", "      │░", " 0.00 ┤▀"]
+    drawn = lines(point(0, 10.0, count=9), point(1, 0.0), point(22, 10.0), point(23, 10.0), places=24, width=16, height=5)
+    assert drawn[:5] == ["10.00 ┤▄      ▀", "      │░", "      │░", "      │░", " 0.00 ┤░"]
 
 
 def test_no_points() -> None:
