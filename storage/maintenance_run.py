@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -108,7 +108,8 @@ def open_archive(connection: psycopg.Connection, spool: Path, archive: ArchiveSe
         yield None
         return
     assert archive.url is not None, "just asked"
-    yield Uploads(ObjectStore(archive.url, archive.s3_endpoint_url, archive.s3_timeout_s), spool, connection)
+    with closing(ObjectStore(archive.url, archive.s3_endpoint_url, archive.s3_timeout_s)) as store:
+        yield Uploads(store, spool, connection)
 
 
 def device_names(connection: psycopg.Connection) -> dict[int, str]:
