@@ -141,7 +141,7 @@ def _restore_file(
                 devices = sql.SQL(" AND device_id IN (SELECT id FROM devices WHERE device_id = {})").format(device)
             remove = sql.SQL("DELETE FROM {} WHERE {} = {}{}").format(relation, sql.Identifier(FILE_COLUMN), file.id, devices)
             connection.execute(remove)
-            return _copy(connection, table, path, relation, file, device, progress)
+            return copy_file(connection, table, path, relation, file, device, progress)
     except (errors.UndefinedColumn, errors.InvalidTextRepresentation) as error:
         raise Conflict(
             f"{file.url} was written by schema {file.schema_version}, which does not fit {side}: {error.diag.message_primary}; "
@@ -151,15 +151,16 @@ def _restore_file(
         path.unlink(missing_ok=True)
 
 
-def _copy(
+def copy_file(
     connection: psycopg.Connection,
     table: ArchivedTable,
     path: Path,
     relation: sql.Identifier,
     file: ArchiveFile,
-    device: str | None,
-    progress: Rows,
+    device: str | None = None,
+    progress: Rows = lambda _: None,
 ) -> int:
+    """Copies a fetched file into a relation that has its columns and FILE_COLUMN; returns the rows."""
     parquet, count = pq.ParquetFile(path), 0
     names = [name for name in parquet.schema_arrow.names if name != DEVICE]
     binary = table.is_binary and set(names) <= set(table.columns)

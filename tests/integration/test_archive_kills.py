@@ -58,7 +58,7 @@ RESTORE_STEPS = [
     ("storage.archive_restore:_make_side", 1),
     ("storage.archive_uploads:Uploads.fetch", 1),
     ("storage.archive_restore:as_binary", 2),
-    ("storage.archive_restore:_copy", 1),
+    ("storage.archive_restore:copy_file", 1),
     ("storage.archive_restore:_restore_file", 1),
 ]
 
