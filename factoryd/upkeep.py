@@ -93,12 +93,21 @@ class Upkeep:
         )
         await asyncio.to_thread(process.start)
         try:
-            await asyncio.to_thread(process.join)
+            await _ended(process.sentinel)
         finally:
-            if process.is_alive():
-                process.terminate()
+            process.terminate()
+            process.join()
         if process.exitcode:
             log.error("maintenance_failed", exit_code=process.exitcode, next="see factoryd maintenance status")
+
+
+async def _ended(sentinel: int) -> None:
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(sentinel)
 
 
 def _maintain(settings: Settings, parent: int) -> None:

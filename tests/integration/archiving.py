@@ -90,10 +90,14 @@ class Keeping:
         return run_maintenance(self.database.owner, self.retention, self.archive, now, progress)
 
     def restore(
-        self, table: str = "sensor_readings", device: str | None = None, into: str | None = None
+        self,
+        table: str = "sensor_readings",
+        device: str | None = None,
+        into: str | None = None,
+        days: tuple[date, date] = (OLD_DAYS[0], OLD_DAYS[-1]),
     ) -> list[tuple[date, int]]:
-        """Restores OLD_DAYS; returns days and rows."""
-        found = restore_files(self.database.owner, self.archive, table, OLD_DAYS[0], OLD_DAYS[-1], device, into, lambda _: None)
+        """Restores days; returns them, and their rows."""
+        found = restore_files(self.database.owner, self.archive, table, *days, device, into, lambda _: None)
         return [(restored.file.day, restored.rows) for restored in found]
 
     def environment(self) -> dict[str, str]:
