@@ -125,7 +125,7 @@ class Uploads:
                 self.store.delete(key)
                 self.store.delete(manifest_key(key))
                 forget(self.connection, other)
-                log.warning("archive_file_given_up", url=other.url, instead=url)
+                log.warning("archive_file_abandoned", url=other.url, instead=url)
 
     def key(self, file: ArchiveFile) -> str | None:
         """Returns a file's key below archive.url; None: it lies elsewhere, because archive.url was changed."""
