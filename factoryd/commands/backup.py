@@ -21,7 +21,8 @@ from storage.backup import Kind, PgBackRest
 from storage.backup_answers import BackupError, StoredBackup
 from storage.backup_config import repositories
 from storage.backup_standing import Standing, judge
-from storage.job_runs import Job, job_run, latest_runs, record_run
+from storage.database import DatabaseUnavailable
+from storage.job_runs import Job, LatestRuns, job_run, latest_runs, record_run
 from storage.refusals import InvalidInput
 from storage.wal_archiving import WalArchiving, wal_archiving
 
@@ -89,11 +90,11 @@ def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         raise InvalidInput("-o csv: status is no list; use table or json")
     settings, now = settings_of(ctx), datetime.now(UTC)
     stored = _stored(settings)
-    standing = judge(settings.backup, latest_runs(settings.database), stored, now)
-    wal = wal_archiving(settings.database)
+    runs, wal = _recorded(settings)
+    standing = judge(settings.backup, runs, stored, now)
     if output is Output.JSON:
         jobs = [_job(each, now) for each in standing]
-        everything = {"at": now, "mode": settings.backup.mode, "jobs": jobs, "wal": asdict(wal)}
+        everything = {"at": now, "mode": settings.backup.mode, "jobs": jobs, "wal": asdict(wal) if wal else None}
         everything["backups"] = [asdict(backup) for backup in stored]
         typer.echo(json.dumps(everything, default=plain, indent=2))
     else:
@@ -104,6 +105,15 @@ def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
             print_rows([asdict(backup) for backup in stored], BACKUP_COLUMNS, output)
     if not all(each.is_good for each in standing) or wal_is_bad(wal, managed=settings.backup.mode == "managed"):
         raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def check(ctx: typer.Context) -> None:
+    """Ends the present segment of WAL, and waits until every repository has it. After a restore: before any replica is made."""
+    settings = settings_of(ctx)
+    require_managed(settings)
+    PgBackRest(settings.backup).check()
+    typer.echo("WAL arrives in every repository")
 
 
 @app.command()
@@ -130,13 +140,15 @@ def require_managed(settings: Settings) -> None:
         raise ConfigError('backup.mode: is external: others make the backups; set it to "managed" for pgBackRest')
 
 
-def wal_is_bad(wal: WalArchiving, *, managed: bool) -> bool:
+def wal_is_bad(wal: WalArchiving | None, *, managed: bool) -> bool:
     """Tells whether the archiving of WAL needs attention."""
-    return wal.is_failing or (managed and not wal.is_on)
+    return wal is None or wal.is_failing or (managed and not wal.is_on)
 
 
-def describe_wal(wal: WalArchiving, *, managed: bool) -> str:
+def describe_wal(wal: WalArchiving | None, *, managed: bool) -> str:
     """Returns how the archiving of WAL stands, in one line."""
+    if wal is None:
+        return "not known"
     if not wal.is_on:
         return f"archive_mode is off{': run factoryd backup init' if managed else ''}"
     last = (
@@ -174,6 +186,15 @@ def _stored(settings: Settings) -> list[StoredBackup]:
     except BackupError as error:
         typer.echo(f"note: the repositories were not looked at: {error}", err=True)
         return []
+
+
+def _recorded(settings: Settings) -> tuple[dict[str, LatestRuns], WalArchiving | None]:
+    """What the database says; when it is gone, the repositories are what there is to look at."""
+    try:
+        return latest_runs(settings.database), wal_archiving(settings.database)
+    except DatabaseUnavailable as error:
+        typer.echo(f"note: only the repositories were looked at: {error}", err=True)
+        return {}, None
 
 
 def _line(standing: Standing, now: datetime) -> dict[str, Any]:
