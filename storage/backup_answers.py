@@ -23,7 +23,7 @@ HINTS: Mapping[int, str] = {
     50: "another backup is running; wait for it",
     55: "is it set up? factoryd backup init --yes; if it is, the repository is damaged or another one is mounted",
     56: "is PostgreSQL running, and does pg_hba.conf let this user in over the socket?",
-    75: "no backup ended before this time: factoryd backup status shows which there are",
+    75: "factoryd backup status shows which backups there are",
     82: "WAL does not reach the repository: look for archive-push in PostgreSQL's log; is archive_mode on?",
 }
 """What to do next, by pgBackRest's error codes."""
@@ -74,7 +74,7 @@ def verify_faults(text: str) -> list[str]:
 
 def explain(command: str, code: int, text: str) -> str:
     """Returns pgBackRest's error in one line, with what to do next."""
-    found = re.findall(r"ERROR: \[\d+\]: (.*(?:\n\s+.*)*)", text)
+    found = re.findall(r"ERROR: \[\d+\]: (.*(?:\n[ \t]+.*)*)", text)
     reason = " ".join((found[0] if found else text).split())[:MAX_TEXT]
     hint = HINTS.get(code)
     return f"pgbackrest {command}: {reason or f'exit code {code}'}{f' ({hint})' if hint else ''}"

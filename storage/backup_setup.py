@@ -2,11 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from config.storage_settings import BackupSettings
 from storage.backup import Identity
@@ -47,7 +50,7 @@ def look_at_server(admin_url: str, settings: BackupSettings) -> Server:
         SchemaError: the role may not see it.
         InvalidInput: it is on another machine, or has no socket.
     """
-    with maintenance_connection(admin_url) as connection:
+    with _as_servers_owner(admin_url), maintenance_connection(admin_url) as connection:
         try:
             row = connection.execute(CLUSTER).fetchone()
             found = connection.execute(SETTINGS).fetchall()
@@ -117,7 +120,7 @@ def change_server(admin_url: str, changes: tuple[Change, ...]) -> None:
         DatabaseUnavailable: no connection.
         SchemaError: the role may not.
     """
-    with maintenance_connection(admin_url) as connection:
+    with _as_servers_owner(admin_url), maintenance_connection(admin_url) as connection:
         try:
             for change in changes:
                 connection.execute(statement(change))
@@ -129,6 +132,21 @@ def change_server(admin_url: str, changes: tuple[Change, ...]) -> None:
 def statement(change: Change) -> sql.Composed:
     """Returns the SQL of a change."""
     return sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(change.name), sql.Literal(change.wanted))
+
+
+@contextmanager
+def _as_servers_owner(admin_url: str) -> Iterator[None]:
+    """Root that connects by the socket does so as the socket's owner: `peer`, Debian's rule for postgres, asks for that."""
+    parts = conninfo_to_dict(admin_url)
+    socket = Path(str(parts.get("host") or "")) / f".s.PGSQL.{parts.get('port') or 5432}"
+    if os.geteuid() != 0 or not socket.is_absolute() or not socket.exists():
+        yield
+        return
+    os.seteuid(socket.stat().st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def _written(connection: psycopg.Connection, name: str) -> str:
