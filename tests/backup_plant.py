@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import psycopg
@@ -23,6 +26,7 @@ from storage.partitions import ensure_partitions
 from storage.roles import DAEMON_ROLE, init_database
 from tests.servers import ACCESS, postgres_binaries
 
+PAGE = Path(__file__).parents[1] / "docs" / "backup.md"
 VERSION = 15
 OWNER_ROLE = "factoryd_owner"
 DATABASE = "factoryd"
@@ -143,6 +147,14 @@ class BackupPlant:
         command = [*unprivileged(), sys.executable, "-m", "factoryd", "backup", *arguments]
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def follow(self, step: str, **values: str) -> str:
+        """Runs the lines `factoryd backup …` of a section of docs/backup.md, in their order; returns what they said."""
+        section = re.split(rf"^### .*{re.escape(step)}\n", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+        shell = re.findall(r"^```sh\n(.*?)^```", re.split(r"^##", section, flags=re.MULTILINE)[0], re.DOTALL | re.MULTILINE)
+        lines = re.findall(r"^factoryd backup (.+)$", "\n".join(shell), re.MULTILINE)
+        assert lines, step
+        return "".join(self.good(*shlex.split(Template(line).substitute(values))) for line in lines)
 
     def good(self, *arguments: str) -> str:
         answer = self(*arguments)

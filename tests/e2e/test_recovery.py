@@ -1,6 +1,6 @@
 """The drill of docs/backup.md: load, back up, write on, destroy, restore to a chosen moment, verify, replicate, resume.
 
-Real mosquitto, PostgreSQL with pgBackRest, and the daemon as a process; what is restored, the runbook's own commands restore.
+Real mosquitto, PostgreSQL with pgBackRest, and the daemon as a process; what is restored, the page's own lines restore.
 """
 
 import asyncio
@@ -132,7 +132,7 @@ async def test_a_destroyed_cluster_comes_back_as_of_a_chosen_moment(site: Site) 
 
     # 2: restore.
     began = datetime.now(UTC)
-    restored = plant.good("restore", "--into", str(cluster.data), "--target", moment.isoformat())
+    restored = plant.follow("2. Restore", DATA=str(cluster.data), MOMENT=moment.isoformat())
     assert backups[-1]["label"] in restored
     cluster.start()
     until(lambda: cluster.sql("SELECT pg_is_in_recovery()") == [(False,)], lambda: cluster.log.read_text()[-3000:])
@@ -157,10 +157,9 @@ async def test_a_destroyed_cluster_comes_back_as_of_a_chosen_moment(site: Site) 
 
     # 4: a replica; but first the segment in which the new timeline begins must be in the archive. Otherwise the replica would
     # find that of the old one, and replay what came after the chosen moment.
-    plant.good("check")
     replica = Cluster(site.directory / "cluster" / "replica", settings={"hot_standby": "on"})
     primary = f"host={cluster.sockets} port={cluster.port} user=postgres"
-    plant.good("restore", "--into", str(replica.data), "--standby", "--primary", primary)
+    plant.follow("4. Replicas", DATA=str(replica.data), PRIMARY=primary)
     replica.start()
     try:
         until(lambda: cluster.sql(CAUGHT_UP) == [(1,)], lambda: replica.log.read_text()[-3000:])
@@ -174,7 +173,7 @@ async def test_a_destroyed_cluster_comes_back_as_of_a_chosen_moment(site: Site) 
         until(lambda: site.stored(replica) == site.stored(), lambda: site.stored(replica))
     finally:
         replica.stop()
-    plant.good("run", "full")
+    plant.follow("5. Resume")
     assert [backup["kind"] for backup in plant.status()["backups"]] == ["full", "incr", "full"]
     print(f"restored in {took.total_seconds():.1f} s")
 

@@ -54,8 +54,7 @@ def test_what_is_off_site_alone_brings_everything_back(plant: BackupPlant, tmp_p
     files = [path for path in (tmp_path / "s3" / "objects").rglob("*") if path.is_file()]
     assert {path.read_bytes()[:8] for path in files} == {b"Salted__"}, "encrypted before it left"
 
-    where = ("--port", str(cluster.port), "--socket-directory", str(cluster.sockets))
-    plant.good("init", "--yes", "--data-directory", str(cluster.data), *where)
+    plant.follow("After a total loss", DATA=str(cluster.data))
     assert stat.S_IMODE(plant.config.stat().st_mode) == 0o600
     plant.good("restore", "--into", str(cluster.data))
     cluster.start()
