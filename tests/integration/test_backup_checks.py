@@ -18,6 +18,7 @@ UNSORTED = """
     CREATE OR REPLACE FUNCTION turned(a bigint, b bigint) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT btint8cmp(b, a)'"""
 # Rows that are older than the table says its oldest are.
 TOO_OLD = "UPDATE pg_class SET relfrozenxid = pg_current_xact_id()::text::xid WHERE relname = 'daemon_state'"
+NOON = f"{TODAY} 12:00Z"
 MANIFEST = """
     INSERT INTO archive_files (table_name, day, url, state, row_count, size_bytes, sha256, schema_version, from_at, to_at,
         verified_at, completed_at)
@@ -63,11 +64,17 @@ def test_a_schema_that_is_missing_is_a_finding(database: Database) -> None:
     assert checked(database).findings == ["the schema is missing: is it the right database?"]
 
 
-def test_a_day_that_is_archived_and_still_there_is_found(database: Database) -> None:
+def test_a_day_that_is_archived_and_has_rows_is_noted(database: Database) -> None:
     rows(database.admin, MANIFEST, TODAY)
     found = checked(database)
-    assert found.manifests == 1
-    assert [text.partition(":")[0] for text in found.findings] == ["1 days are archived and in the table as well"]
+    assert (found.manifests, [note for note in found.notes if "archived" in note]) == (1, []), "an empty partition is none"
+    rows(database.admin, "INSERT INTO devices (device_id, name, type, location) VALUES ('a', 'a', 'press', 'hall')")
+    rows(database.admin, "INSERT INTO sensor_readings (device_id, recorded_at) SELECT id, %s::timestamptz FROM devices", NOON)
+    found = checked(database)
+    assert found.findings == []
+    assert [note.partition(";")[0] for note in found.notes if "archived" in note] == [
+        f"archived, and yet there are rows: {partition_name(TODAY)}"
+    ]
 
 
 def test_an_older_schema_is_noted(database: Database) -> None:
