@@ -49,12 +49,20 @@ class Site:
             "FACTORYD_DATABASE__OWNER_URL": self.plant.owner_url,
             "FACTORYD_MQTT__URL": self.broker.url,
             "FACTORYD_HTTP__PORT": str(port),
+            "FACTORYD_ARCHIVE__URL": "none",
+            "FACTORYD_RETENTION__RUN_AT": "never",
             "FACTORYD_RETENTION__READINGS_DAYS": "2",
             "FACTORYD_RETENTION__PARTITIONS_AHEAD_DAYS": "1",
         }
         with (self.directory / "daemon.log").open("ab") as log:
             self._daemon = subprocess.Popen([sys.executable, "-m", "factoryd", "run"], env=environment, stdout=log, stderr=log)
-        until(lambda: _is_ready(port), lambda: (self.directory / "daemon.log").read_text()[-3000:])
+        daemon = self._daemon
+
+        def said() -> str:
+            return (self.directory / "daemon.log").read_text()[-3000:]
+
+        until(lambda: daemon.poll() is not None or _is_ready(port), said)
+        assert daemon.poll() is None, said()
 
     def stop_daemon(self) -> None:
         if self._daemon is not None:
