@@ -194,6 +194,8 @@ async def _back_up_and_write_on(site: Site) -> None:
         if backup:
             site.plant.good("run", backup)
     site.stop_daemon()  # nothing is written between what will be recorded and its time
+    ended = datetime.fromisoformat(site.plant.status()["backups"][-1]["stopped_at"])
+    until(lambda: datetime.now(UTC) >= ended + timedelta(seconds=1), lambda: ended)  # pgBackRest compares whole seconds
 
 
 def _is_ready(port: int) -> bool:
