@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backup_plant import BackupPlant, backup_plant
+from tests.backup_plant import BackupPlant, backup_plant, until
 
 READINGS = """
     INSERT INTO sensor_readings (device_id, recorded_at, temperature)
@@ -103,6 +103,9 @@ class TestDrill:
         assert states["drill"] == "good"
 
     def test_says_what_a_target_beyond_the_archive_means(self, plant: BackupPlant, tmp_path: Path) -> None:
+        for statement in ("ALTER SYSTEM SET archive_timeout = 0", "SELECT pg_reload_conf()"):
+            plant.cluster.sql(statement)  # or the drill's own row could be archived in the midst of it
+        until(lambda: plant.cluster.sql("SHOW archive_timeout") == [("0",)], lambda: plant.cluster.sql("SHOW archive_timeout"))
         ((now,),) = plant.cluster.sql("SELECT clock_timestamp()")
         answer = plant("drill", "--directory", str(tmp_path), "--target", now.isoformat())
         assert answer.returncode == 1
