@@ -16,6 +16,7 @@ from console.headroom import QueueHeadroom
 from console.health import READINESS, Health, State
 from console.heartbeat import Heartbeat
 from console.metrics import HealthCollector, register_process_metrics
+from factoryd.backup_watch import BackupMetrics
 from factoryd.caches import CacheMetrics
 from factoryd.partitioning import HousekeepingMetrics
 from factoryd.voice import Voice
@@ -44,6 +45,7 @@ def samples() -> dict[str, list[dict[str, str]]]:
     for cached in (caches.age, caches.reloads, caches.failures):
         cached.labels("devices")
     HousekeepingMetrics(registry)
+    BackupMetrics(registry)
     PublisherMetrics(registry)
     AlertMetrics(registry)
     AlertmanagerMetrics(registry)
