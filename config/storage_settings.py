@@ -61,6 +61,12 @@ class ArchiveSettings(BaseModel):
         None,
         description="Files are written here before they are uploaded: room for a day's; default: the system's temporary.",
     )
+    rows_per_s: float | None = Field(
+        250_000.0,
+        gt=0,
+        description="Most readings exported per second while a daemon is active: storing new ones comes first. Without one it "
+        "is as fast as it can be.",
+    )
     s3_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Longest silence of the S3 server within one request; it is asked four times."
     )

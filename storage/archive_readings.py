@@ -17,6 +17,7 @@ from storage.archive_files import KEPT, ArchiveFile, list_files, mark_complete
 from storage.archive_tables import READINGS
 from storage.archive_uploads import Uploads
 from storage.archived_before import new_rows
+from storage.pace import Pace, is_led
 from storage.refusals import Conflict
 from storage.sealing import Partition, count_rows, detach, drop, partitions, seal
 
@@ -43,6 +44,7 @@ class ReadingsArchive:
         devices: hardware ids by number.
         roll_up: brings the roll-ups of a sealed day up to date, from its relation.
         progress: told of rows.
+        rows_per_s: most rows of a day exported per second while a daemon is active; None: no limit.
     """
 
     connection: psycopg.Connection
@@ -51,6 +53,7 @@ class ReadingsArchive:
     devices: Mapping[int, str]
     roll_up: Callable[[Partition, date], None]
     progress: Rows = lambda _: None
+    rows_per_s: float | None = None
 
     def due(self, before: datetime) -> list[Partition]:
         """Returns the days that end before a moment, and those that an earlier run has begun with; the oldest first."""
@@ -101,7 +104,8 @@ class ReadingsArchive:
                 return file
         path = self.spool / "readings.parquet"
         try:
-            exported = export(self.connection, READINGS, relation, self.devices, path, self.progress)
+            pace = Pace(self.rows_per_s if is_led(self.connection) else None)
+            exported = export(self.connection, READINGS, relation, self.devices, path, self.progress, pace)
             if exported.rows != rows:
                 raise Conflict(f"{partition.name}: {rows} rows were counted and {exported.rows} exported: nothing was dropped")
             return self.uploads.add(READINGS, day, path, exported, partition.name)

@@ -171,7 +171,13 @@ def _readings(
 ) -> None:
     with open_archive(connection, spool, archive) as uploads:
         days = ReadingsArchive(
-            connection, uploads, spool, device_names(connection), lambda *day: finish_day(connection, *day), progress
+            connection,
+            uploads,
+            spool,
+            device_names(connection),
+            lambda *day: finish_day(connection, *day),
+            progress,
+            archive.rows_per_s,
         )
         for removed in days.run(readings_before(now, retention.readings_days)):
             report.days.append((str(removed.day), removed.rows, removed.url))

@@ -10,7 +10,9 @@ import pytest
 
 from storage.archive_files import list_files
 from storage.archive_uploads import ArchiveDamaged, Uploads
+from storage.leader import LOCK
 from storage.objects import ObjectStore
+from storage.pace import Pace
 from storage.partitions import ensure_partitions
 from storage.refusals import Conflict
 from storage.sealing import partitions, seal
@@ -137,6 +139,20 @@ def test_a_late_row_of_a_sealed_day_is_refused(keeping: Keeping) -> None:
             connection.cursor().copy("COPY sensor_readings (device_id, recorded_at) FROM STDIN") as copy,
         ):
             copy.write_row([1, OLD_DAYS[0]])
+
+
+def test_while_a_daemon_leads_it_keeps_its_pace(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    paced: list[float | None] = []
+
+    def keep(pace: Pace, _: int) -> None:
+        paced.append(pace.rows_per_s)
+
+    monkeypatch.setattr(Pace, "keep", keep)
+    with psycopg.connect(keeping.database.daemon, autocommit=True) as leader:
+        leader.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        keeping.run(NOW.replace(hour=0, minute=59))
+    keeping.run()
+    assert list(dict.fromkeys(paced)) == [keeping.archive.rows_per_s, None]
 
 
 def test_only_one_run_at_a_time(keeping: Keeping) -> None:

@@ -33,38 +33,43 @@ pytestmark = pytest.mark.parametrize("cluster", [max(BINARIES)], indirect=True)
 READINGS = "storage.archive_readings:"
 UPLOADS = "storage.archive_uploads:"
 ROWS = "storage.archive_rows:"
+# After a step, and so before the next; before it only where both are in one transaction.
 STEPS = [
-    (f"{READINGS}seal", 2),
-    (f"{READINGS}count_rows", 1),
-    ("storage.maintenance_run:finish_day", 1),
-    (f"{READINGS}export", 1),
-    (f"{UPLOADS}intend", 1),
-    (f"{UPLOADS}ObjectStore.put", 1),
-    (f"{UPLOADS}ObjectStore.fetch", 2),
-    (f"{UPLOADS}Uploads.read_back", 1),
-    (f"{UPLOADS}Uploads._put_manifest", 1),
-    (f"{UPLOADS}mark_verified", 1),
-    (f"{READINGS}detach", 1),
-    (f"{READINGS}drop", 1),
-    (f"{READINGS}mark_complete", 1),
-    (f"{ROWS}export", 2),
-    (f"{UPLOADS}intend", 4),
-    (f"{UPLOADS}mark_verified", 3),
-    (f"{UPLOADS}mark_verified", 4),
-    (f"{ROWS}RowsArchive._delete", 1),
-    (f"{ROWS}mark_complete", 1),
+    (f"{READINGS}seal", 1, "before"),
+    (f"{READINGS}seal", 2, "after"),
+    (f"{READINGS}count_rows", 1, "after"),
+    ("storage.maintenance_run:finish_day", 1, "after"),
+    (f"{READINGS}export", 1, "after"),
+    (f"{UPLOADS}intend", 1, "after"),
+    (f"{UPLOADS}ObjectStore.put", 1, "after"),
+    (f"{UPLOADS}ObjectStore.fetch", 2, "after"),
+    (f"{UPLOADS}Uploads.read_back", 1, "after"),
+    (f"{UPLOADS}Uploads._put_manifest", 1, "after"),
+    (f"{UPLOADS}mark_verified", 1, "after"),
+    (f"{READINGS}detach", 1, "after"),
+    (f"{READINGS}mark_complete", 1, "before"),
+    (f"{READINGS}mark_complete", 1, "after"),
+    (f"{ROWS}export", 2, "after"),
+    (f"{UPLOADS}intend", 4, "after"),
+    (f"{UPLOADS}mark_verified", 3, "after"),
+    (f"{UPLOADS}mark_verified", 4, "after"),
+    (f"{ROWS}mark_complete", 1, "before"),
+    (f"{ROWS}mark_complete", 1, "after"),
+    (f"{ROWS}RowsArchive._delete", 1, "after"),
 ]
 RESTORE_STEPS = [
-    ("storage.archive_restore:_make_side", 1),
-    ("storage.archive_uploads:Uploads.fetch", 1),
-    ("storage.archive_restore:as_binary", 2),
-    ("storage.archive_restore:copy_file", 1),
-    ("storage.archive_restore:_restore_file", 1),
+    ("storage.archive_restore:_make_side", 1, "after"),
+    ("storage.archive_uploads:Uploads.fetch", 1, "after"),
+    ("storage.archive_restore:as_binary", 2, "before"),
+    ("storage.archive_restore:copy_file", 1, "after"),
+    ("storage.archive_restore:_restore_file", 1, "after"),
+    ("storage.archive_restore:_restore_file", 2, "after"),
 ]
+Step = tuple[str, int, str]
 
 
-def named(steps: list[tuple[str, int]]) -> list[str]:
-    return [f"{step.rpartition(':')[2]} {nth}" for step, nth in steps]
+def named(steps: list[Step]) -> list[str]:
+    return [f"{when} {step.rpartition(':')[2]} {nth}" for step, nth, when in steps]
 
 
 @pytest.fixture
@@ -92,8 +97,7 @@ def killed(keeping: Keeping, job: str, step: str, when: str, nth: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("step", "nth"), STEPS, ids=named(STEPS))
+@pytest.mark.parametrize(("step", "nth", "when"), STEPS, ids=named(STEPS))
 def test_a_killed_run_is_gone_on_with(step: str, nth: int, when: str, keeping: Keeping, tmp_path: Path) -> None:
     folder, before = tmp_path / "archive", stored(keeping.database, OLD_DAYS)
     alerts = query(keeping.database, "SELECT id FROM alerts ORDER BY id")
@@ -114,10 +118,7 @@ def test_a_killed_run_is_gone_on_with(step: str, nth: int, when: str, keeping: K
     assert query(keeping.database, leftover) == [(0,)], "no day is left half-way"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    ("step", "nth"), RESTORE_STEPS, ids=[f"{step.rpartition(':')[2]} {nth}" for step, nth in RESTORE_STEPS]
-)
+@pytest.mark.parametrize(("step", "nth", "when"), RESTORE_STEPS, ids=named(RESTORE_STEPS))
 def test_a_killed_restore_is_gone_on_with(step: str, nth: int, when: str, keeping: Keeping, tmp_path: Path) -> None:
     before = stored(keeping.database, OLD_DAYS)
     keeping.run()

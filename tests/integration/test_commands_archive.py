@@ -10,8 +10,10 @@ from storage.partitions import ensure_partitions
 from storage.refusals import InvalidInput, NotFound
 from tests.integration.archiving import A_DAY, ALERTS, LONG_AGO, OLD_DAYS, Keeping, execute, fill, stored
 from tests.integration.command_line import CommandLine
-from tests.integration.conftest import Database
+from tests.integration.conftest import BINARIES, Database
 from tests.integration.writing import query
+
+pytestmark = pytest.mark.parametrize("cluster", [max(BINARIES)], indirect=True)
 
 DAY = datetime.now(UTC).date() - timedelta(days=5)
 """Of the commands, which know no other time than ours."""

@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from config.settings import Settings
 from factoryd.upkeep import Upkeep, UpkeepMetrics, _maintain
-from storage.archive_due import next_run
 from storage.database import open_pool
 from storage.partitions import ensure_partitions
 from tests.integration.archiving import Keeping, fill
-from tests.integration.conftest import Database
+from tests.integration.conftest import BINARIES, Database
 from tests.integration.writing import query
+
+pytestmark = pytest.mark.parametrize("cluster", [max(BINARIES)], indirect=True)
 
 DAY = datetime.now(UTC).date() - timedelta(days=5)
 RUN_AT = datetime.now(UTC).replace(hour=2, minute=15, second=0, microsecond=0)
@@ -128,9 +129,3 @@ def test_the_process_ends_when_its_parent_is_gone(keeping: Keeping) -> None:
     process.start()
     process.join(20)
     assert process.exitcode == 1
-
-
-def test_the_time_of_day() -> None:
-    assert next_run(RUN_AT - timedelta(seconds=1), "02:15") == RUN_AT
-    assert next_run(RUN_AT, "02:15") == RUN_AT + timedelta(days=1)
-    assert next_run(RUN_AT, "never") is None

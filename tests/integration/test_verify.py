@@ -11,8 +11,10 @@ from storage.integrity import CHECKS, verify
 from storage.partitions import ensure_partitions
 from tests.integration.archiving import Keeping, fill
 from tests.integration.command_line import CommandLine
-from tests.integration.conftest import Database
+from tests.integration.conftest import BINARIES, Database
 from tests.integration.writing import query
+
+pytestmark = pytest.mark.parametrize("cluster", [max(BINARIES)], indirect=True)
 
 TODAY = datetime.now(UTC).date()
 MIDNIGHT = datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
