@@ -20,6 +20,8 @@ from storage.refusals import Conflict, NotFound
 log = structlog.get_logger(__name__)
 
 HASH_IN_NAME = 16
+FOLDERS = "table="
+"""What the keys of all files begin with."""
 MANIFESTS = "manifests"
 """Folder of the manifests: beside the tables, so that who reads a table's folder finds Parquet only."""
 
@@ -153,7 +155,7 @@ class Uploads:
 
 def folder(table: str, day: date) -> str:
     """Returns where a day's files lie, as Hive names partitions."""
-    return f"table={table}/date={day:%Y-%m-%d}/"
+    return f"{FOLDERS}{table}/date={day:%Y-%m-%d}/"
 
 
 def manifest_key(key: str) -> str:

@@ -22,7 +22,7 @@ from storage.archive_due import readings_before
 from storage.archive_export import SESSION, Rows
 from storage.archive_readings import ReadingsArchive
 from storage.archive_rows import ALERTS_FAMILY, DEPLOYMENTS_FAMILY, Family, RowsArchive
-from storage.archive_uploads import Uploads
+from storage.archive_uploads import FOLDERS, MANIFESTS, Uploads
 from storage.database import one_line
 from storage.maintenance import maintenance_connection
 from storage.objects import ObjectStore
@@ -80,6 +80,7 @@ def run_maintenance(
         _take_turn(connection)
         parts: list[tuple[str, Callable[[], None]]] = [
             ("partitions", lambda: _make_partitions(owner_url, retention, now.date(), report)),
+            ("uploads", lambda: _abort_uploads(connection, directory, archive)),
             ("readings", lambda: _readings(connection, directory, retention, archive, now, report, progress)),
         ]
         families = ((ALERTS_FAMILY, retention.alerts_days), (DEPLOYMENTS_FAMILY, retention.deployments_days))
@@ -158,6 +159,13 @@ def _take_turn(connection: psycopg.Connection) -> None:
 def _make_partitions(owner_url: str, retention: RetentionSettings, today: date, report: MaintenanceReport) -> None:
     made = ensure_partitions(owner_url, retention.readings_days, retention.partitions_ahead_days, today)
     report.partitions_made = len(made)
+
+
+def _abort_uploads(connection: psycopg.Connection, spool: Path, archive: ArchiveSettings) -> None:
+    """One run at a time: what is half uploaded is a killed one's."""
+    with open_archive(connection, spool, archive) as uploads:
+        if uploads is not None and (count := sum(map(uploads.store.abort_uploads, (FOLDERS, f"{MANIFESTS}/")))):
+            log.warning("uploads_aborted", count=count, because="a run was killed while it uploaded")
 
 
 def _readings(

@@ -125,6 +125,29 @@ class ObjectStore:
             bucket, name = place(self.url(key))
             client.delete_object(Bucket=bucket, Key=name)
 
+    def abort_uploads(self, prefix: str) -> int:
+        """Gives up what was begun to be uploaded below a prefix, and never finished because its process was killed.
+
+        A server that does not know how to list them has none to give up. Returns how many there were.
+
+        Raises:
+            StoreUnavailable: try again.
+        """
+        if not self._is_s3:
+            base = self._path("")
+            left = [path for path in base.rglob(f"{PART_PREFIX}*") if path.relative_to(base).as_posix().startswith(prefix)]
+            for path in left:
+                path.unlink(missing_ok=True)
+            return len(left)
+        count = 0
+        with suppress(NotFound, Conflict), self._s3(prefix) as client:
+            bucket, whole = place(self.url(prefix))
+            for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=whole):
+                for upload in page.get("Uploads", ()):
+                    client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                    count += 1
+        return count
+
     def _path(self, key: str) -> Path:
         return Path(unquote(urlsplit(self.root).path)) / key
 

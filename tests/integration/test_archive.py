@@ -11,7 +11,7 @@ import pytest
 from storage.archive_files import list_files
 from storage.archive_uploads import ArchiveDamaged, Uploads
 from storage.leader import LOCK
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, open_s3
 from storage.pace import Pace
 from storage.partitions import ensure_partitions
 from storage.refusals import Conflict
@@ -94,6 +94,21 @@ def test_a_large_file_goes_in_parts(keeping: Keeping, s3: ObjectServer, monkeypa
     keeping.url, keeping.endpoint = "s3://plant/cold", s3.url
     assert not keeping.run().errors
     assert query(keeping.database, "SELECT max(size_bytes) FROM archive_files")[0][0] > 6 << 20, "it took several parts"
+
+
+def test_what_a_killed_run_had_begun_to_upload_is_given_up(keeping: Keeping, s3: ObjectServer, folder: Path) -> None:
+    keeping.url, keeping.endpoint = "s3://plant/cold", s3.url
+    with open_s3("s3://plant", s3.url) as client:
+        for key in ("cold/table=alerts/x.parquet", "somebody/else"):
+            client.create_multipart_upload(Bucket="plant", Key=key)
+        assert not keeping.run().errors
+        left = client.list_multipart_uploads(Bucket="plant").get("Uploads", [])
+        assert [upload["Key"] for upload in left] == ["somebody/else"]
+    (folder / "table=alerts").mkdir(parents=True)
+    (folder / "table=alerts/.part-x").write_bytes(b"half")
+    keeping.url = folder.as_uri()
+    assert not keeping.run().errors
+    assert not (folder / "table=alerts/.part-x").exists()
 
 
 def test_what_is_not_past_its_time_stays(keeping: Keeping) -> None:

@@ -43,15 +43,16 @@ def settings(keeping: Keeping, **changes: dict[str, object]) -> Settings:
 
 
 class Told:
-    """Metrics, and a clock that begins just before it is time, and goes on as ours does."""
+    """Metrics, and a clock that begins so long after the time of a run, and goes on as ours does."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: timedelta = timedelta(seconds=-0.2)) -> None:
+        self._after = after
         self.registry = CollectorRegistry()
         self.metrics = UpkeepMetrics(self.registry)
         self._began = datetime.now(UTC)
 
     def clock(self) -> datetime:
-        return RUN_AT - timedelta(seconds=0.2) + (datetime.now(UTC) - self._began)
+        return RUN_AT + self._after + (datetime.now(UTC) - self._began)
 
     def value(self, name: str) -> float:
         found = self.registry.get_sample_value(f"factoryd_{name}")
@@ -90,6 +91,38 @@ async def test_it_runs_when_it_is_time(keeping: Keeping) -> None:
     assert told.value("archive_days_due") == 0
     assert told.value("disk_full_days") > 0
     assert multiprocessing.active_children() == []
+
+
+async def test_a_run_that_was_missed_is_made_up_for(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factoryd.upkeep.AFTER_START", timedelta(seconds=0.1))
+    told = Told(timedelta(hours=-3))
+    async with upkeep(keeping, told):
+        await outcome(keeping, "done")
+
+
+async def test_a_run_that_was_not_missed_is_not_made_again(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factoryd.upkeep.AFTER_START", timedelta())
+    query(keeping.database, "INSERT INTO job_runs (job, finished_at, outcome) VALUES ('maintenance', %s, 'done')", RUN_AT)
+    told = Told(timedelta(hours=3))
+    async with upkeep(keeping, told):
+        async with asyncio.timeout(20):
+            while math.isnan(told.value("maintenance_age_seconds")):
+                await asyncio.sleep(0.02)
+        assert multiprocessing.active_children() == []
+    assert query(keeping.database, "SELECT count(*) FROM job_runs") == [(1,)]
+
+
+async def test_a_failed_run_is_tried_again_within_the_hour(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factoryd.upkeep.AFTER_FAILURE", timedelta(seconds=0.1))
+    (tmp_path / "archive").write_text("in the way")
+    async with upkeep(keeping, Told()):
+        await outcome(keeping, "failed")
+        (tmp_path / "archive").unlink()
+        async with asyncio.timeout(20):
+            while DAY in keeping.days():
+                await asyncio.sleep(0.02)
 
 
 async def test_it_stops_with_the_daemon(keeping: Keeping) -> None:
