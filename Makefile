@@ -1,5 +1,5 @@
 # The verbs of the house. CI runs these same targets (.ci/run).
-.PHONY: setup check test demo bench faults fuzz lock clean
+.PHONY: setup check test demo bench plans faults fuzz lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -30,6 +30,9 @@ demo: setup ## a broker, a database, the daemon and a simulated factory; Ctrl-C 
 
 bench: setup ## throughput and latency beside a yardstick of the same run
 	@$(BIN)/python -m bench
+
+plans: setup ## plans and times of the fast reads on ten million readings: about six minutes, 7 GB in /tmp
+	@$(BIN)/python -m pytest -q -s -m long tests/plans
 
 faults: setup ## 50 rounds of kill -9 under load; a ledger kept by the publishers judges
 	@$(BIN)/python -m pytest -q -s -m long tests/faults

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import alerts, archive, backtest, measures, ota
+from bench import alerts, archive, backtest, measures, ota, reads
 from bench.ground import Ground, prepared
 from bench.measures import Figures
 
@@ -40,6 +40,7 @@ MEASURES = (
     "backtest",
     "ota",
     "archive",
+    "queries",
 )
 
 
@@ -209,6 +210,14 @@ class Bench:
         )
         goal = ">= 200,000/s and 0.5 of COPY TO; restore 0.5 of COPY; 15 % of the heap; 300 MB; ingest p99 <= 2 x before"
         self.results["archive"] |= {**ratios, "goal": goal, "reached": good}
+
+    async def queries(self) -> None:
+        """The reads that must be fast, on ten million readings and their roll-ups: medians of 200 on one warm connection."""
+        run = await asyncio.to_thread(reads.measure, self.ground)
+        self._keep("queries", [run], [])
+        goal = ", ".join(f"{name} <= {limit:g} ms" for name, limit in reads.LIMITS_MS.items())
+        reached = all(run[f"{name}_ms"] <= limit for name, limit in reads.LIMITS_MS.items())
+        self.results["queries"] |= {"goal": goal, "reached": reached}
 
     async def _pair(
         self,

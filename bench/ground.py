@@ -156,6 +156,12 @@ class Ground:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def superuser(self, statement: str) -> None:
+        """Runs SQL that the owner may not run."""
+        assert self.services.postgres is not None
+        with psycopg.connect(self.services.postgres.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
     def last_commit(self) -> float:
         """Epoch seconds of the last commit of a reading, by PostgreSQL's own record."""
         newest = "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin))) FROM sensor_readings"

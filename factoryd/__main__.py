@@ -32,6 +32,7 @@ class Commands(CommandGroup):
         "firmware": Entry("factoryd.commands.firmware", "app", "Add, sign and release firmware versions."),
         "deployment": Entry("factoryd.commands.deployment", "app", "Bring a firmware version to a device."),
         "rollout": Entry("factoryd.commands.rollout", "app", "Bring a firmware version to many devices, in stages."),
+        "query": Entry("factoryd.commands.query", "app", "Readings, charts, active alerts, devices, deployments: fast."),
         "user": Entry("factoryd.commands.user", "app", "People who own devices and act on alerts."),
         "quarantine": Entry("factoryd.commands.quarantine", "app", "Messages that could not be stored."),
         "maintenance": Entry("factoryd.commands.maintenance", "app", "Archive and remove what is past its time."),

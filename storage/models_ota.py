@@ -179,6 +179,7 @@ class OtaDeployment(Base):
         ),
         Index(None, "device_id", "status"),
         Index(None, "version_id", "status"),
+        Index(None, "version_id", "status", "id"),
         Index("ota_deployments_live_key", "device_id", unique=True, postgresql_where=text("holds_device")),
         Index(
             "ota_deployments_rollout_id_device_id_key",

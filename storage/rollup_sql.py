@@ -9,7 +9,12 @@ from ingest.reading import METRICS
 HUGE = "1e290"
 MINUTE, HOUR = "readings_1m", "readings_1h"
 PARTS = ("count", "sum", "min", "max", "first", "last")
-_ORIGIN = "timestamptz '2000-01-01 00:00Z'"
+ORIGIN = "timestamptz '2000-01-01 00:00Z'"
+EXTRA_NUMBER = (
+    "CASE WHEN jsonb_typeof(value) = 'boolean' THEN value::boolean::int::float8 "
+    f"WHEN jsonb_typeof(value) = 'number' AND abs(value::numeric) < {HUGE} THEN value::float8 END"
+)
+"""A `value` of the column extra, as a number."""
 
 
 def minutes_from(relation: str) -> str:
@@ -18,14 +23,10 @@ def minutes_from(relation: str) -> str:
     Parameters: from_at, until_at; devices: their numbers, or null for all.
     """
     given = f"""
-        SELECT device_id, date_bin('1 minute', recorded_at, {_ORIGIN}) AS bucket, recorded_at, {", ".join(METRICS)}, extra
+        SELECT device_id, date_bin('1 minute', recorded_at, {ORIGIN}) AS bucket, recorded_at, {", ".join(METRICS)}, extra
         FROM {relation} WHERE recorded_at >= %(from_at)s AND recorded_at < %(until_at)s
             AND (%(devices)s::int8[] IS NULL OR device_id = ANY(%(devices)s))"""  # noqa: S608 - our constants
     values = ", ".join(_of_readings(metric) for metric in METRICS)
-    number = (
-        f"CASE WHEN jsonb_typeof(value) = 'boolean' THEN value::boolean::int::float8 "
-        f"WHEN jsonb_typeof(value) = 'number' AND abs(value::numeric) < {HUGE} THEN value::float8 END"
-    )
     parts = (
         "jsonb_build_array(count(v), sum(v), min(v), max(v), (array_agg(v ORDER BY recorded_at))[1],"
         " (array_agg(v ORDER BY recorded_at DESC))[1])"
@@ -33,7 +34,7 @@ def minutes_from(relation: str) -> str:
     extra = f"""
         SELECT device_id, bucket, jsonb_object_agg(key, parts) AS extra FROM (
             SELECT device_id, bucket, key, {parts} AS parts
-            FROM given, jsonb_each(extra), LATERAL (SELECT {number} AS v) AS number
+            FROM given, jsonb_each(extra), LATERAL (SELECT {EXTRA_NUMBER} AS v) AS number
             WHERE extra IS NOT NULL AND v IS NOT NULL GROUP BY device_id, bucket, key) AS named
         GROUP BY device_id, bucket"""  # noqa: S608
     buckets = f"SELECT device_id, bucket, count(*), {values} FROM given GROUP BY device_id, bucket"  # noqa: S608
@@ -43,7 +44,7 @@ def minutes_from(relation: str) -> str:
 def hours() -> str:
     """Returns the statement for hours out of minutes. Parameters as in `minutes_from`; both moments are whole hours."""
     given = f"""
-        SELECT m.*, date_bin('1 hour', bucket, {_ORIGIN}) AS hour FROM {MINUTE} m
+        SELECT m.*, date_bin('1 hour', bucket, {ORIGIN}) AS hour FROM {MINUTE} m
         WHERE bucket >= %(from_at)s AND bucket < %(until_at)s
             AND (%(devices)s::int8[] IS NULL OR device_id = ANY(%(devices)s))"""  # noqa: S608
     values = ", ".join(_of_minutes(metric) for metric in METRICS)
@@ -60,6 +61,11 @@ def hours() -> str:
     return _written(HOUR, given, buckets, extra)
 
 
+def bounded(value: str) -> str:
+    """Returns a value as it counts in a sum."""
+    return f"greatest(least({value}, {HUGE}), -{HUGE})"
+
+
 def _written(table: str, given: str, buckets: str, extra: str) -> str:
     names = ["readings", *(f"{metric}_{part}" for metric in METRICS for part in PARTS)]
     columns = ", ".join(names)
@@ -74,7 +80,7 @@ def _written(table: str, given: str, buckets: str, extra: str) -> str:
 def _of_readings(metric: str) -> str:
     there = f"FILTER (WHERE {metric} IS NOT NULL)"
     return (
-        f"nullif(count({metric}), 0), sum(greatest(least({metric}, {HUGE}), -{HUGE})) {there}, min({metric}), max({metric}),"
+        f"nullif(count({metric}), 0), sum({bounded(metric)}) {there}, min({metric}), max({metric}),"
         f" (array_agg({metric} ORDER BY recorded_at) {there})[1], (array_agg({metric} ORDER BY recorded_at DESC) {there})[1]"
     )
 

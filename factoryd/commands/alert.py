@@ -1,6 +1,5 @@
 """`factoryd alert`: what is wrong now, what was, and what people do about it."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from factoryd.commands import alert_acts, alert_watch
 from factoryd.commands.alert_options import Device, SeverityName, check_severity
 from factoryd.commands.durations import read_moment
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain, print_one, print_rows, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, print_json, print_one, print_rows, shown
 from storage.alert_views import AlertSelection, AlertView, get_alert, list_alerts
 from storage.refusals import InvalidInput
 
@@ -74,8 +73,8 @@ def show(
         raise InvalidInput("-o csv: an alert with its history is no list; use table or json")
     view, history = get_alert(settings_of(ctx).database, number)
     changes = [asdict(change) for change in history]
-    if output is Output.JSON:
-        typer.echo(json.dumps({**asdict(view), "history": changes}, default=plain, indent=2, ensure_ascii=False))
+    if output in JSON_FORMS:
+        print_json({**asdict(view), "history": changes}, output)
         return
     print_one(asdict(view), output)
     typer.echo()

@@ -11,7 +11,7 @@ import typer
 from config.settings import DatabaseSettings
 from factoryd.commands.alert_options import Device, SeverityName, check_severity
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, plain, shown
 from storage.alert_views import LiveChangeView, changes_after, last_change
 from storage.command_connection import command_connection
 from storage.refusals import InvalidInput
@@ -35,7 +35,7 @@ def watch(
     if output is Output.CSV:
         raise InvalidInput("-o csv: a stream is no list; use table or json (one object per line)")
     check_severity(severity)
-    say = _say_json if output is Output.JSON else _say_line
+    say = _say_json if output in JSON_FORMS else _say_line
     told = 0
     try:
         for change in watch_changes(settings_of(ctx).database, lambda: typer.echo("watching alerts; Ctrl-C ends it", err=True)):

@@ -1,6 +1,5 @@
 """`factoryd deployment`: one version on its way to one device."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -11,7 +10,7 @@ from factoryd.commands import deployment_acts, deployment_watch
 from factoryd.commands.deployment_explain import explain
 from factoryd.commands.durations import DURATION, read_duration, read_moment
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain, print_one, print_rows
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, print_json, print_one, print_rows
 from ota.deployment import Outcome, VerifyMode
 from storage.deployment_admin import NewDeployment, add_deployment
 from storage.deployment_views import DeploymentSelection, get_deployment, list_deployments
@@ -113,8 +112,8 @@ def show(
         raise InvalidInput("-o csv: a deployment with its history is no list; use table or json")
     view, history = get_deployment(settings_of(ctx).database, number)
     events = [asdict(event) for event in history]
-    if output is Output.JSON:
-        typer.echo(json.dumps({**asdict(view), "history": events}, default=plain, indent=2, ensure_ascii=False))
+    if output in JSON_FORMS:
+        print_json({**asdict(view), "history": events}, output)
         return
     print_one({name: value for name, value in asdict(view).items() if value is not None}, output)
     typer.echo()

@@ -1,7 +1,6 @@
 """`factoryd deployment explain`: why a device has not been updated yet, in one line."""
 
 import asyncio
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, print_json
 from factoryd.deployment_reasons import Explanation, explain_device
 from storage.refusals import InvalidInput
 
@@ -23,8 +22,8 @@ def explain(
     if output is Output.CSV:
         raise InvalidInput("-o csv: use table or json")
     found = asyncio.run(explain_device(settings_of(ctx), device, datetime.now(UTC)))
-    if output is Output.JSON:
-        typer.echo(json.dumps([asdict(each) for each in found], default=plain, indent=2, ensure_ascii=False))
+    if output in JSON_FORMS:
+        print_json([asdict(each) for each in found], output)
         return
     for each in found:
         typer.echo(_line(device, each))

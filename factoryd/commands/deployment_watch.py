@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, plain, shown
 from storage.deployment_stream import ended_deployments, stream_events
 from storage.deployment_views import DeploymentView, EventView
 from storage.refusals import Conflict, InvalidInput
@@ -54,7 +54,7 @@ def _judge(views: Sequence[DeploymentView]) -> None:
 
 
 def _say(event: EventView, output: Output) -> None:
-    if output is Output.JSON:
+    if output in JSON_FORMS:
         typer.echo(json.dumps(asdict(event), default=plain, ensure_ascii=False))
         return
     percent = f"{event.progress_percent} %" if event.progress_percent is not None else ""

@@ -18,7 +18,7 @@ from factoryd.commands.device_decode import notes_on, values_of
 from factoryd.commands.invocation import settings_of
 from factoryd.commands.message_fate import Awaited, Facts, Fate, Memory, awaited_parts
 from factoryd.commands.payload_source import decode_as_daemon, route_of, topics_of
-from factoryd.commands.tables import Output, OutputOption, plain, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, plain, shown
 from ingest.decoding import MAX_DEPTH
 from ingest.payload import BadPayload, read_parts
 from ingest.reading import Sample
@@ -46,7 +46,7 @@ def watch(
         raise InvalidInput("-o csv: a stream is no list; use table or json (one object per line)")
     if settings.mqtt.url is None:
         raise ConfigError("mqtt.url: not set; give it in the settings file or in FACTORYD_MQTT__URL")
-    say = _say_json if output is Output.JSON else _say_line
+    say = _say_json if output in JSON_FORMS else _say_line
     try:
         asyncio.run(watch_device(settings, device, say, count, lambda text: typer.echo(text, err=True)))
     except KeyboardInterrupt:

@@ -27,9 +27,9 @@ def read_moment(text: str, now: datetime) -> datetime:
     Raises:
         InvalidInput: it is neither.
     """
-    if DURATION.fullmatch(text.strip().lower()):
-        return now - read_duration(text)
     try:
+        if DURATION.fullmatch(text.strip().lower()):
+            return now - read_duration(text)
         moment = datetime.fromisoformat(text.strip())
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:

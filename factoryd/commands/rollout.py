@@ -35,7 +35,7 @@ from factoryd.commands.rollout_options import (
     read_seconds,
 )
 from factoryd.commands.rollout_texts import plan_facts, plan_lines, rollout_facts, stage_facts, standing_text
-from factoryd.commands.tables import Output, OutputOption, plain, print_one, print_rows, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, plain, print_one, print_rows, shown
 from ota.eligibility import REASONS
 from ota.stages import BadStages, read_stages
 from storage.refusals import InvalidInput
@@ -156,7 +156,7 @@ def list_(
 def show(ctx: typer.Context, number: Number, output: OutputOption = Output.TABLE) -> None:
     """Shows a rollout: its stages, the numbers of its gates, what failed and who was left out."""
     view, errors = show_rollout(settings_of(ctx).database, number)
-    if output is Output.JSON:
+    if output in JSON_FORMS:
         print_one({**rollout_facts(view), "errors": [error._asdict() for error in errors]}, output)
         return
     if output is Output.CSV:

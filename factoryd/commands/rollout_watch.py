@@ -11,7 +11,7 @@ import typer
 from config.settings import DatabaseSettings
 from factoryd.commands.invocation import settings_of
 from factoryd.commands.rollout_texts import rollout_facts, stage_text, standing_text
-from factoryd.commands.tables import Output, OutputOption, plain, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, plain, shown
 from storage.command_connection import command_connection
 from storage.refusals import InvalidInput
 from storage.rollout_views import RolloutView, StageView, load_rollout
@@ -64,7 +64,7 @@ def watch_rollout(settings: DatabaseSettings, number: int, *, once: bool = False
 
 def _say(views: Iterator[RolloutView], output: Output) -> None:
     for view in views:
-        if output is Output.JSON:
+        if output in JSON_FORMS:
             typer.echo(json.dumps(rollout_facts(view), default=plain, ensure_ascii=False))
             continue
         typer.echo(standing_text(view))

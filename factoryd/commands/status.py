@@ -11,7 +11,7 @@ import typer
 
 from config.settings import HttpSettings
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, plain, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, print_json, shown
 from storage.migrate import head_revision
 from storage.refusals import InvalidInput
 from storage.site_status import SiteStatus, load_site_status
@@ -28,10 +28,10 @@ def status(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     settings, now = settings_of(ctx), datetime.now(UTC)
     site = load_site_status(settings.database, now)
     daemon = ask_daemon(settings.http)
-    if output is Output.JSON:
+    if output in JSON_FORMS:
         everything = {"at": now, **asdict(site), "schema_needed": head_revision(), "daemon": daemon}
         everything["allow_unsigned"] = settings.ota.allow_unsigned
-        typer.echo(json.dumps(everything, default=plain, indent=2, ensure_ascii=False))
+        print_json(everything, output)
         return
     for name, text in describe(site, daemon, now, unsigned=settings.ota.allow_unsigned):
         typer.echo(f"{name:14}{text}")

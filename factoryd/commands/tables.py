@@ -1,7 +1,8 @@
-"""Lists on standard output: a table for people, JSON or CSV for programs."""
+"""Lists on standard output: a table for people; JSON, JSON lines or CSV for programs."""
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from factoryd.safe_text import printable
+from storage.refusals import InvalidInput
 
 MAX_CELL = 10_000
 
@@ -20,10 +22,13 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    JSONL = "jsonl"
     CSV = "csv"
 
 
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table, json (one array) or csv (with a header).")]
+JSON_FORMS = (Output.JSON, Output.JSONL)
+OUTPUT_HELP = "table, json (one array), jsonl (one object per line) or csv (with a header)."
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help=OUTPUT_HELP)]
 
 Row = Mapping[str, Any]
 
@@ -39,7 +44,9 @@ def print_rows(rows: Sequence[Row], columns: Mapping[str, str], output: Output, 
     """
     match output:
         case Output.JSON:
-            typer.echo(json.dumps([dict(row) for row in rows], default=plain, indent=2, ensure_ascii=False))
+            print_json([dict(row) for row in rows], output)
+        case Output.JSONL:
+            _print_lines(rows)
         case Output.CSV:
             _print_csv(rows, list(rows[0]) if rows else list(columns))
         case Output.TABLE if not rows:
@@ -51,14 +58,41 @@ def print_rows(rows: Sequence[Row], columns: Mapping[str, str], output: Output, 
 def print_one(row: Row, output: Output) -> None:
     """Prints one thing: `name  value` lines, a JSON object, or CSV of one row."""
     match output:
-        case Output.JSON:
-            typer.echo(json.dumps(dict(row), default=plain, indent=2, ensure_ascii=False))
+        case Output.JSON | Output.JSONL:
+            print_json(dict(row), output)
         case Output.CSV:
             _print_csv([row], list(row))
         case Output.TABLE:
             width = max(map(len, row))
             for name, value in row.items():
                 typer.echo(f"{name.replace('_', ' '):{width}}  {shown(value)}".rstrip())
+
+
+def print_pages(pages: Iterable[Sequence[Row]], columns: Mapping[str, str], output: Output) -> None:
+    """Prints a list of any length, a page at a time; a reader that goes away (`| head`) ends it.
+
+    Raises:
+        InvalidInput: the output must be known as a whole (table, json).
+    """
+    if output not in {Output.CSV, Output.JSONL}:
+        raise InvalidInput("--all prints page by page: choose -o csv or -o jsonl")
+    begun = False
+    try:
+        for rows in pages:
+            if output is Output.JSONL:
+                _print_lines(rows)
+            else:
+                _print_csv(rows, list(rows[0]) if rows else list(columns), heading=not begun)
+            begun = True
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        raise typer.Exit(1) from None
+
+
+def print_json(value: object, output: Output) -> None:
+    """Prints JSON: indented for people, or in one line (jsonl)."""
+    typer.echo(json.dumps(value, default=plain, indent=None if output is Output.JSONL else 2, ensure_ascii=False))
 
 
 def shown(value: object) -> str:
@@ -85,9 +119,15 @@ def plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _print_csv(rows: Iterable[Row], names: list[str]) -> None:
+def _print_lines(rows: Iterable[Row]) -> None:
+    for row in rows:
+        sys.stdout.write(json.dumps(dict(row), default=plain, ensure_ascii=False) + "\n")
+
+
+def _print_csv(rows: Iterable[Row], names: list[str], *, heading: bool = True) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
+    if heading:
+        writer.writerow(names)
     for row in rows:
         writer.writerow([_cell(row[name]) for name in names])
 

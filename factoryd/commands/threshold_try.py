@@ -18,7 +18,7 @@ from config.settings import Settings
 from factoryd.commands.backtest_texts import COLUMNS, FACTS, advice, facts, gap_note, summary, table_rows
 from factoryd.commands.durations import read_moment
 from factoryd.commands.invocation import settings_of
-from factoryd.commands.tables import Output, OutputOption, print_one, print_rows, shown
+from factoryd.commands.tables import JSON_FORMS, Output, OutputOption, print_one, print_rows, shown
 from factoryd.commands.threshold_options import Clear, For, Hysteresis, Max, MaxGap, Min, values_of
 from factoryd.commands.threshold_texts import condition_text
 from storage.device_fields import check_device_id
@@ -139,7 +139,7 @@ def show_progress(begin: datetime, end: datetime) -> Iterator[Told]:
 def _print(outcome: "Outcome", rule: Rule, what: str, count: int | None, output: Output) -> None:
     if (note := gap_note(outcome, rule)) is not None:
         typer.echo(note, err=True)
-    if output is Output.JSON:
+    if output in JSON_FORMS:
         print_one({"tried": what, **facts(outcome)}, output)
     elif output is Output.CSV:
         print_rows(facts(outcome)["raised"], dict.fromkeys(FACTS, ""), output)

@@ -106,9 +106,11 @@ INDEXES = """
 CREATE INDEX alerts_open_idx ON alerts (severity DESC, triggered_at DESC, id DESC) WHERE status <> 'resolved';
 CREATE INDEX alerts_inhibited_by_idx ON alerts (inhibited_by) WHERE inhibited_by IS NOT NULL;
 CREATE INDEX alerts_resolved_at_idx ON alerts (resolved_at) WHERE status = 'resolved';
+CREATE INDEX ota_deployments_version_id_status_id_idx ON ota_deployments (version_id, status, id);
 CREATE INDEX ota_deployments_completed_at_idx ON ota_deployments (completed_at) WHERE completed_at IS NOT NULL;
 """
 
+# Alerts are counted device by device, by index: a sum of all of them would have to be joined with each page anew.
 VIEWS = """
 CREATE VIEW device_readings WITH (security_invoker = true) AS
     SELECT d.device_id AS device, r.recorded_at, r.temperature, r.humidity, r.pressure, r.vibration, r.power_consumption, r.rpm,
@@ -123,34 +125,52 @@ CREATE VIEW open_alerts WITH (security_invoker = true) AS
     WHERE a.status <> 'resolved';
 
 CREATE VIEW device_overview WITH (security_invoker = true) AS
-    SELECT d.id, d.device_id AS device, d.name, d.type, d.location, d.status, d.last_seen,
-        coalesce(a.active_alerts, 0) AS active_alerts, coalesce(a.open_alerts, 0) AS open_alerts, a.worst,
-        l.recorded_at AS last_reading_at
+    SELECT d.id, d.device_id AS device, d.name, d.type, d.location, d.status, d.last_seen, u.login AS owner,
+        a.active_alerts, a.open_alerts, a.worst, l.recorded_at AS last_reading_at
     FROM devices d
+        LEFT JOIN users u ON u.id = d.user_id
         LEFT JOIN device_latest l ON l.device_id = d.id
-        LEFT JOIN (
-            SELECT device_id, count(*) FILTER (WHERE status = 'active') AS active_alerts, count(*) AS open_alerts,
-                max(severity) AS worst
-            FROM alerts WHERE status <> 'resolved' GROUP BY device_id) a ON a.device_id = d.id
+        CROSS JOIN LATERAL (
+            SELECT count(*) FILTER (WHERE status = 'active') AS active_alerts, count(*) AS open_alerts, max(severity) AS worst
+            FROM alerts WHERE device_id = d.id AND status <> 'resolved') a
     WHERE d.retired_at IS NULL;
 
 CREATE VIEW version_deployments WITH (security_invoker = true) AS
-    SELECT v.version, p.id, d.device_id AS device, d.name AS device_name, p.status, p.outcome, p.phase, p.progress_percent,
-        p.error_code, p.error_message, p.rollout_id, p.created_at, p.started_at, p.completed_at
+    SELECT v.version, p.version_id, p.id, d.device_id AS device, d.name AS device_name, p.status, p.outcome, p.phase,
+        p.progress_percent, p.error_code, p.error_message, p.rollout_id, p.created_at, p.started_at, p.completed_at
     FROM ota_versions v JOIN ota_deployments p ON p.version_id = v.id JOIN devices d ON d.id = p.device_id;
+
+-- With the owner's rights, on purpose: the table also holds secrets, which only the daemon may read.
+CREATE VIEW rollup_mark AS
+    SELECT value::timestamptz AS rolled_until FROM daemon_state WHERE key = 'readings_rolled_until';
 """
+
+
+def rollup_view(view: str, table: str) -> str:
+    values = ",\n        ".join(", ".join(f"b.{metric}_{part}" for part in ("count", *PARTS)) for metric in METRICS)
+    return f"""
+CREATE VIEW {view} WITH (security_invoker = true) AS
+    SELECT d.device_id AS device, b.bucket, b.readings,
+        {values},
+        b.extra
+    FROM devices d JOIN {table} b ON b.device_id = d.id;
+"""
+
 
 GRANTS = """
 GRANT SELECT, INSERT, UPDATE, DELETE ON readings_1m, readings_1h, rollup_repairs, sequence_gaps TO factoryd_daemon;
 GRANT SELECT ON archive_files TO factoryd_daemon;
 GRANT SELECT, INSERT, UPDATE ON job_runs TO factoryd_daemon;
 GRANT SELECT ON readings_1m, readings_1h, rollup_repairs, sequence_gaps, archive_files, job_runs TO factoryd_tools;
-GRANT SELECT ON device_readings, open_alerts, device_overview, version_deployments TO factoryd_daemon, factoryd_tools;
+GRANT SELECT ON device_readings, device_minutes, device_hours, rollup_mark, open_alerts, device_overview, version_deployments
+    TO factoryd_daemon, factoryd_tools;
 """
 
 
 def upgrade() -> None:
     op.execute(rollup("readings_1m", "one minute"))
     op.execute(rollup("readings_1h", "one hour"))
+    op.execute(rollup_view("device_minutes", "readings_1m"))
+    op.execute(rollup_view("device_hours", "readings_1h"))
     for statements in (REPAIRS, GAPS, ARCHIVE, INDEXES, VIEWS, GRANTS):
         op.execute(statements)
