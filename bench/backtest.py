@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import psycopg
 
@@ -48,9 +47,7 @@ async def measure(ground: Ground) -> Figures:
 
 def _fill(ground: Ground) -> None:
     ensure_partitions(ground.owner_url, DAYS + 1, 1, datetime.now(UTC).date())
-    assert ground.services.postgres is not None
-    database = urlsplit(ground.owner_url).path.removeprefix("/")
-    with psycopg.connect(ground.services.postgres.url(database), autocommit=True) as superuser:
+    with psycopg.connect(ground.superuser_url(), autocommit=True) as superuser:
         superuser.execute("SET session_replication_role = replica")  # no foreign key is checked ten million times
         superuser.execute(FILL.encode())
         superuser.execute("VACUUM ANALYZE sensor_readings")

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -100,6 +101,11 @@ class Ground:
         assert self.services.urls.owner_url is not None
         return self.services.urls.owner_url
 
+    def superuser_url(self) -> str:
+        """The database, as the one who may do everything."""
+        assert self.services.postgres is not None
+        return self.services.postgres.url(urlsplit(self.owner_url).path.removeprefix("/"))
+
     @property
     def broker_url(self) -> str:
         assert self.services.urls.mqtt_tools_url is not None
@@ -167,7 +173,7 @@ class Ground:
 
     def clear(self) -> None:
         """Empties what a run has written, so that each begins alike."""
-        self.execute("TRUNCATE sensor_readings, device_latest, device_sequences")
+        self.execute("TRUNCATE sensor_readings, device_latest, device_sequences, readings_1m, readings_1h, rollup_repairs")
         assert self.services.postgres is not None
         with psycopg.connect(self.services.postgres.url(), autocommit=True) as superuser:
             superuser.execute("CHECKPOINT")  # none shall fall into the next run

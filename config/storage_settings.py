@@ -61,6 +61,12 @@ class ArchiveSettings(BaseModel):
         None,
         description="Files are written here before they are uploaded: room for a day's; default: the system's temporary.",
     )
+    rows_per_s: float | None = Field(
+        250_000.0,
+        gt=0,
+        description="Most readings exported per second while a daemon is active: storing new ones comes first. Without one it "
+        "is as fast as it can be.",
+    )
     s3_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Longest silence of the S3 server within one request; it is asked four times."
     )
@@ -95,10 +101,15 @@ class BackupSettings(BaseModel):
     stanza: str = Field("factoryd", pattern=r"^[a-z0-9_-]{1,50}$", description="pgBackRest's name for the cluster.")
     config_file: Path = Field(Path("/etc/pgbackrest/pgbackrest.conf"), description="Written by factoryd backup init.")
     path: Path = Field(Path("/var/lib/pgbackrest"), description="The local repository.")
+    spool_path: Path = Field(
+        Path("/var/spool/pgbackrest"), description="Where WAL on its way to the repositories is noted, and locks are kept."
+    )
+    processes: int = Field(2, ge=1, le=64, description="Processes that compress and transfer at the same time.")
     s3_url: str | None = Field(None, description="s3://bucket/path of the repository off-site; default: none.")
     s3_endpoint: str = Field("s3.amazonaws.com", description="host or host:port of its S3 server (TLS).")
     s3_region: str = Field("us-east-1", description="Its region.")
     s3_ca_file: Path | None = Field(None, description="CA certificates of the S3 server (PEM); default: the system's.")
+    s3_path_style: bool = Field(False, description="true: the bucket is in the path and not in the host's name (MinIO, Ceph).")
     cipher_pass: SecretStr | None = Field(
         None, description="Encrypts the repositories (AES-256). Keep a copy elsewhere: without it no backup can be read."
     )

@@ -37,6 +37,8 @@ class Commands(CommandGroup):
         "quarantine": Entry("factoryd.commands.quarantine", "app", "Messages that could not be stored."),
         "maintenance": Entry("factoryd.commands.maintenance", "app", "Archive and remove what is past its time."),
         "archive": Entry("factoryd.commands.archive", "app", "Look at what was archived, and bring it back."),
+        "verify": Entry("factoryd.commands.verify", "verify_", "Check what must agree."),
+        "backup": Entry("factoryd.commands.backup", "app", "Back the database up, restore it, and prove that it works."),
         "demo": Entry("factoryd.commands.demo", "demo", "Show it all: broker, database, daemon and a simulated factory."),
         "simulate": Entry("factoryd.commands.simulate", "simulate", "Play a simulated factory, or a recording."),
     }

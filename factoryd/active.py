@@ -18,6 +18,7 @@ from config.settings import Settings
 from console.health import Health, lag_probe, subscribed_probe, tasks_probe
 from console.metrics import watch_pipeline
 from factoryd.alarms import AlarmMetrics, Alarms
+from factoryd.backup_watch import BackupMetrics, BackupWatch
 from factoryd.caches import CacheMetrics, Caches, device_load
 from factoryd.control import Control
 from factoryd.partitioning import Housekeeping, HousekeepingMetrics
@@ -73,6 +74,7 @@ class Metrics:
         self.caches = CacheMetrics(registry)
         self.housekeeping = HousekeepingMetrics(registry)
         self.alarms = AlarmMetrics(registry)
+        self.backups = BackupMetrics(registry)
         self.ota = OtaMetrics(registry)
         self.rollups = RollupMetrics(registry)
         self.upkeep = UpkeepMetrics(registry)
@@ -100,6 +102,7 @@ class Active:
         self._registry = Registry()
         self._housekeeping = Housekeeping(settings, pool, clock, metrics.housekeeping)
         self._upkeep = Upkeep(settings, pool, clock, metrics.upkeep)
+        self._backups = BackupWatch(pool, clock, metrics.backups)
         routes = Routes(settings.mqtt.root, settings.ingest.source)
         self._intake = Intake(settings.ingest, settings.retention, self._registry, routes, metrics.ingest)
         self.alarms = Alarms(
@@ -250,6 +253,7 @@ class Active:
                     group.create_task(self._presence.run(), name="presence"),
                     group.create_task(self._notices.run(), name="notices"),
                     group.create_task(self._housekeeping.run(), name="housekeeping"),
+                    group.create_task(self._backups.run(), name="backup watch"),
                     group.create_task(self._operators.run(), name="operators' commands"),
                     group.create_task(self.alarms.run(), name="alarms"),
                     group.create_task(self.updates.run(), name="firmware"),

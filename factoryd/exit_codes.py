@@ -34,6 +34,7 @@ def _expected() -> list[tuple[type[Exception], ExitCode]]:
     from config.loading import ConfigError
     from factoryd.embedded.directory import EmbeddedServiceError
     from simulator.recording import RecordingError
+    from storage.backup_answers import BackupError
     from storage.maintenance import SchemaError
     from storage.refusals import Conflict, InvalidInput, NotFound
 
@@ -44,6 +45,7 @@ def _expected() -> list[tuple[type[Exception], ExitCode]]:
         (NotFound, ExitCode.FAILED),
         (Conflict, ExitCode.FAILED),
         (SchemaError, ExitCode.FAILED),
+        (BackupError, ExitCode.FAILED),
         (EmbeddedServiceError, ExitCode.UNAVAILABLE),
         (ConnectionError, ExitCode.UNAVAILABLE),
         (OSError, ExitCode.FAILED),  # a file that cannot be written, a port that is taken

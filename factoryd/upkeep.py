@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
@@ -16,7 +16,7 @@ from config.settings import Settings
 from factoryd.logs import configure_logging
 from storage.archive_due import next_run
 from storage.database import Pool
-from storage.job_runs import load_latest_runs
+from storage.job_runs import LatestRuns, load_latest_runs
 from storage.maintenance_status import maintenance_status
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,10 @@ NICENESS = 10
 LOOK_S = 60.0
 """Metrics are read anew this often."""
 PARENT_POLL_S = 1.0
+AFTER_START = timedelta(minutes=10)
+"""A run that was missed, because no daemon was up, is made up for when we have been up for so long."""
+AFTER_FAILURE = timedelta(hours=1)
+MISSED_AFTER = timedelta(hours=25)
 
 
 class UpkeepMetrics:
@@ -58,26 +62,32 @@ class Upkeep:
 
     async def run(self) -> None:
         """Until cancelled; maintenance that is at work then is stopped, and goes on with the next run."""
-        due = next_run(self._clock(), self._settings.retention.run_at)
-        if self._settings.database.owner_url is None or self._settings.archive.url is None:
+        settings, now = self._settings, self._clock()
+        due = next_run(now, settings.retention.run_at)
+        if settings.database.owner_url is None or settings.archive.url is None:
             due = None
+        last = await self._look()
+        if due is not None and (last is None or last.done_at is None or now - last.done_at > MISSED_AFTER):
+            due = min(due, now + AFTER_START)
         while True:
-            await self._look()
             if due is not None and self._clock() >= due:
-                due = next_run(self._clock(), self._settings.retention.run_at)
-                await self._maintain()
+                good = await self._maintain()
+                due = next_run(self._clock(), settings.retention.run_at)
+                if due is not None and not good:
+                    due = min(due, self._clock() + AFTER_FAILURE)
             else:
                 left = (due - self._clock()).total_seconds() if due is not None else LOOK_S
                 await asyncio.sleep(max(0.0, min(LOOK_S, left)))
+            await self._look()
 
-    async def _look(self) -> None:
+    async def _look(self) -> LatestRuns | None:
         metrics, now = self._metrics, self._clock()
         try:
             last = (await load_latest_runs(self._pool)).get("maintenance")
             found = await asyncio.to_thread(maintenance_status, self._settings, now)
         except ConnectionError as error:
             log.warning("maintenance_status_not_read", error=str(error))
-            return
+            return None
         if last is not None:
             metrics.failing.set(last.outcome == "failed")
             if last.done_at is not None:
@@ -86,19 +96,30 @@ class Upkeep:
         metrics.rows_due.set(found.alerts_due + found.deployments_due)
         days = found.disk.days_until_full
         metrics.disk_days.set(float("nan") if days is None else days)
+        return last
 
-    async def _maintain(self) -> None:
+    async def _maintain(self) -> bool:
         process = multiprocessing.get_context("spawn").Process(
             target=_maintain, args=(self._settings, os.getpid()), name="factoryd maintenance", daemon=True
         )
         await asyncio.to_thread(process.start)
         try:
-            await asyncio.to_thread(process.join)
+            await _ended(process.sentinel)
         finally:
-            if process.is_alive():
-                process.terminate()
+            process.terminate()
+            process.join()
         if process.exitcode:
             log.error("maintenance_failed", exit_code=process.exitcode, next="see factoryd maintenance status")
+        return process.exitcode == 0
+
+
+async def _ended(sentinel: int) -> None:
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(sentinel)
 
 
 def _maintain(settings: Settings, parent: int) -> None:

@@ -20,9 +20,12 @@ from pyarrow import csv
 
 from storage.archive_tables import DEVICE, SCHEMA_VERSION, ArchivedTable
 from storage.copy_out import copied_blocks
+from storage.pace import Pace
 
 BLOCK_BYTES = 1 << 20
 """CSV that is read at once; larger blocks are not faster."""
+PACED_BLOCK_BYTES = 1 << 18
+"""The same when it must not be fast: some 2,000 readings, a few milliseconds of work."""
 BLOCKS_AHEAD = 4
 ROW_GROUP = 128 * 1024
 """Rows that are compressed together, and skipped together by who looks for one device."""
@@ -52,6 +55,7 @@ def export(
     devices: Mapping[int, str],
     path: Path,
     progress: Rows = lambda _: None,
+    pace: Pace | None = None,
 ) -> Exported:
     """Writes rows to a file.
 
@@ -62,6 +66,7 @@ def export(
         devices: hardware ids by number.
         path: the file to be written.
         progress: told of rows.
+        pace: how fast it may be; default: as fast as it can.
 
     Raises:
         psycopg.Error: the query failed.
@@ -73,8 +78,11 @@ def export(
     writer = _Writer(table, devices, path, progress)
     waiting: deque[Future[None]] = deque()
     with writer, ThreadPoolExecutor(1, "parquet") as thread:
-        for block in copied_blocks(connection, query.as_bytes(connection), BLOCK_BYTES):
+        size = BLOCK_BYTES if pace is None or pace.rows_per_s is None else PACED_BLOCK_BYTES
+        for block in copied_blocks(connection, query.as_bytes(connection), size):
             waiting.append(thread.submit(writer.add, block))
+            if pace is not None:
+                pace.keep(block.count(b"\n"))
             if len(waiting) > BLOCKS_AHEAD:
                 waiting.popleft().result()
         for future in waiting:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from storage.archive_export import Rows, export
 from storage.archive_files import KEPT, ArchiveFile, list_files, mark_complete
 from storage.archive_tables import READINGS
 from storage.archive_uploads import Uploads
+from storage.archived_before import new_rows
+from storage.pace import Pace, is_led
 from storage.refusals import Conflict
 from storage.sealing import Partition, count_rows, detach, drop, partitions, seal
 
@@ -41,6 +44,7 @@ class ReadingsArchive:
         devices: hardware ids by number.
         roll_up: brings the roll-ups of a sealed day up to date, from its relation.
         progress: told of rows.
+        rows_per_s: most rows of a day exported per second while a daemon is active; None: no limit.
     """
 
     connection: psycopg.Connection
@@ -49,6 +53,7 @@ class ReadingsArchive:
     devices: Mapping[int, str]
     roll_up: Callable[[Partition, date], None]
     progress: Rows = lambda _: None
+    rows_per_s: float | None = None
 
     def due(self, before: datetime) -> list[Partition]:
         """Returns the days that end before a moment, and those that an earlier run has begun with; the oldest first."""
@@ -78,25 +83,29 @@ class ReadingsArchive:
             file = self.archive(partition, day, rows) if self.uploads is not None else None
         detach(self.connection, partition)
         self.drop(replace(partition, attached=False), file)
-        if rows and file is None:
+        if rows and self.uploads is None:
             log.warning("readings_deleted_without_archive", day=str(day), rows=rows, because="archive.url is none")
         return RemovedDay(day, rows, file.url if file else None)
 
-    def archive(self, partition: Partition, day: date, rows: int) -> ArchiveFile:
-        """Returns the verified file that holds a day, made now unless an earlier run has made it."""
+    def archive(self, partition: Partition, day: date, rows: int) -> ArchiveFile | None:
+        """Returns the verified file that holds a day, made now unless an earlier run has made it.
+
+        None: files of earlier runs hold all of it.
+        """
         assert self.uploads is not None, "asked by the caller"
         known = list_files(self.connection, READINGS.name, day, day, KEPT)
+        relation: sql.Composable = partition.relation
+        if earlier := [file for file in known if file.state == "complete"]:
+            relation, rows = new_rows(self.connection, self.uploads, partition, earlier)
+            if not rows:
+                return None
         for file in known:
             if file.state == "verified" and file.source == partition.name and file.row_count == rows:
                 return file
-        if earlier := [file for file in known if file.state == "complete"]:
-            raise Conflict(
-                f"{partition.name} holds {rows} readings of {day}, which was archived before ({earlier[0].url}): nothing was "
-                "dropped; archive it under another archive.url, or drop the partition if it holds nothing new"
-            )
         path = self.spool / "readings.parquet"
         try:
-            exported = export(self.connection, READINGS, partition.relation, self.devices, path, self.progress)
+            pace = Pace(self.rows_per_s if is_led(self.connection) else None)
+            exported = export(self.connection, READINGS, relation, self.devices, path, self.progress, pace)
             if exported.rows != rows:
                 raise Conflict(f"{partition.name}: {rows} rows were counted and {exported.rows} exported: nothing was dropped")
             return self.uploads.add(READINGS, day, path, exported, partition.name)

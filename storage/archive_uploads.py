@@ -20,6 +20,8 @@ from storage.refusals import Conflict, NotFound
 log = structlog.get_logger(__name__)
 
 HASH_IN_NAME = 16
+FOLDERS = "table="
+"""What the keys of all files begin with."""
 MANIFESTS = "manifests"
 """Folder of the manifests: beside the tables, so that who reads a table's folder finds Parquet only."""
 
@@ -125,7 +127,7 @@ class Uploads:
                 self.store.delete(key)
                 self.store.delete(manifest_key(key))
                 forget(self.connection, other)
-                log.warning("archive_file_given_up", url=other.url, instead=url)
+                log.warning("archive_file_abandoned", url=other.url, instead=url)
 
     def key(self, file: ArchiveFile) -> str | None:
         """Returns a file's key below archive.url; None: it lies elsewhere, because archive.url was changed."""
@@ -153,7 +155,7 @@ class Uploads:
 
 def folder(table: str, day: date) -> str:
     """Returns where a day's files lie, as Hive names partitions."""
-    return f"table={table}/date={day:%Y-%m-%d}/"
+    return f"{FOLDERS}{table}/date={day:%Y-%m-%d}/"
 
 
 def manifest_key(key: str) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
 from config.loading import ConfigError
 from config.settings import DatabaseSettings
@@ -37,6 +38,18 @@ def command_connection(settings: DatabaseSettings) -> Iterator[psycopg.Connectio
         psycopg.connect(settings.url.get_secret_value(), autocommit=True, **options) as connection,
     ):
         yield connection
+
+
+def database_name(settings: DatabaseSettings) -> str:
+    """Returns the name of our database.
+
+    Raises:
+        ConfigError: database.url is not set.
+    """
+    if settings.url is None:
+        raise ConfigError("database.url: not set; give it in the settings file or in FACTORYD_DATABASE__URL")
+    parts = conninfo_to_dict(settings.url.get_secret_value())
+    return str(parts.get("dbname") or parts.get("user") or "postgres")
 
 
 @contextmanager

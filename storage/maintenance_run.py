@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from storage.archive_due import readings_before
 from storage.archive_export import SESSION, Rows
 from storage.archive_readings import ReadingsArchive
 from storage.archive_rows import ALERTS_FAMILY, DEPLOYMENTS_FAMILY, Family, RowsArchive
-from storage.archive_uploads import Uploads
+from storage.archive_uploads import FOLDERS, MANIFESTS, Uploads
 from storage.database import one_line
 from storage.maintenance import maintenance_connection
 from storage.objects import ObjectStore
@@ -80,6 +80,7 @@ def run_maintenance(
         _take_turn(connection)
         parts: list[tuple[str, Callable[[], None]]] = [
             ("partitions", lambda: _make_partitions(owner_url, retention, now.date(), report)),
+            ("uploads", lambda: _abort_uploads(connection, directory, archive)),
             ("readings", lambda: _readings(connection, directory, retention, archive, now, report, progress)),
         ]
         families = ((ALERTS_FAMILY, retention.alerts_days), (DEPLOYMENTS_FAMILY, retention.deployments_days))
@@ -108,7 +109,8 @@ def open_archive(connection: psycopg.Connection, spool: Path, archive: ArchiveSe
         yield None
         return
     assert archive.url is not None, "just asked"
-    yield Uploads(ObjectStore(archive.url, archive.s3_endpoint_url, archive.s3_timeout_s), spool, connection)
+    with closing(ObjectStore(archive.url, archive.s3_endpoint_url, archive.s3_timeout_s)) as store:
+        yield Uploads(store, spool, connection)
 
 
 def device_names(connection: psycopg.Connection) -> dict[int, str]:
@@ -159,6 +161,13 @@ def _make_partitions(owner_url: str, retention: RetentionSettings, today: date, 
     report.partitions_made = len(made)
 
 
+def _abort_uploads(connection: psycopg.Connection, spool: Path, archive: ArchiveSettings) -> None:
+    """One run at a time: what is half uploaded is a killed one's."""
+    with open_archive(connection, spool, archive) as uploads:
+        if uploads is not None and (count := sum(map(uploads.store.abort_uploads, (FOLDERS, f"{MANIFESTS}/")))):
+            log.warning("uploads_aborted", count=count, because="a run was killed while it uploaded")
+
+
 def _readings(
     connection: psycopg.Connection,
     spool: Path,
@@ -170,7 +179,13 @@ def _readings(
 ) -> None:
     with open_archive(connection, spool, archive) as uploads:
         days = ReadingsArchive(
-            connection, uploads, spool, device_names(connection), lambda *day: finish_day(connection, *day), progress
+            connection,
+            uploads,
+            spool,
+            device_names(connection),
+            lambda *day: finish_day(connection, *day),
+            progress,
+            archive.rows_per_s,
         )
         for removed in days.run(readings_before(now, retention.readings_days)):
             report.days.append((str(removed.day), removed.rows, removed.url))

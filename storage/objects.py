@@ -52,6 +52,13 @@ class ObjectStore:
         self.root = root.rstrip("/")
         self._endpoint, self._timeout_s = endpoint, timeout_s
         self._is_s3 = urlsplit(root).scheme == "s3"
+        self._client: Any = None
+
+    def close(self) -> None:
+        """Closes its connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def url(self, key: str) -> str:
         """Returns an object's URL; a file's name in it is percent-encoded."""
@@ -69,7 +76,7 @@ class ObjectStore:
             with told_as_ours(self.url(key)):
                 copy_whole(path, self._path(key), progress)
             return
-        with open_s3(self.url(key), self._endpoint, self._timeout_s) as client:
+        with self._s3(key) as client:
             upload_to_s3(client, path, self.url(key), progress)
 
     def fetch(self, key: str, target: Path, progress: Progress = lambda _: None) -> Content:
@@ -97,7 +104,7 @@ class ObjectStore:
                 found = sorted(path for path in self._path(prefix).rglob("*") if path.is_file())
                 yield from ((path.relative_to(base).as_posix(), path.stat().st_size) for path in found)
             return
-        with open_s3(self.url(prefix), self._endpoint, self._timeout_s) as client:
+        with self._s3(prefix) as client:
             bucket, whole = place(self.url(prefix))
             skip = len(whole) - len(prefix)
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=whole):
@@ -114,12 +121,41 @@ class ObjectStore:
             with told_as_ours(self.url(key)):
                 self._path(key).unlink(missing_ok=True)
             return
-        with suppress(NotFound), open_s3(self.url(key), self._endpoint, self._timeout_s) as client:
+        with suppress(NotFound), self._s3(key) as client:
             bucket, name = place(self.url(key))
             client.delete_object(Bucket=bucket, Key=name)
 
+    def abort_uploads(self, prefix: str) -> int:
+        """Gives up what was begun to be uploaded below a prefix, and never finished because its process was killed.
+
+        A server that does not know how to list them has none to give up. Returns how many there were.
+
+        Raises:
+            StoreUnavailable: try again.
+        """
+        if not self._is_s3:
+            base = self._path("")
+            left = [path for path in base.rglob(f"{PART_PREFIX}*") if path.relative_to(base).as_posix().startswith(prefix)]
+            for path in left:
+                path.unlink(missing_ok=True)
+            return len(left)
+        count = 0
+        with suppress(NotFound, Conflict), self._s3(prefix) as client:
+            bucket, whole = place(self.url(prefix))
+            for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=whole):
+                for upload in page.get("Uploads", ()):
+                    client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                    count += 1
+        return count
+
     def _path(self, key: str) -> Path:
         return Path(unquote(urlsplit(self.root).path)) / key
+
+    @contextmanager
+    def _s3(self, key: str) -> Iterator[Any]:
+        with s3_told_as_ours(self.url(key)):
+            self._client = self._client or s3_client(self._endpoint, self._timeout_s)
+            yield self._client
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[Iterator[bytes]]:
@@ -127,7 +163,7 @@ class ObjectStore:
             with told_as_ours(self.url(key)), self._path(key).open("rb") as file:
                 yield pieces_of(file)
             return
-        with open_s3(self.url(key), self._endpoint, self._timeout_s) as client:
+        with self._s3(key) as client:
             bucket, name = place(self.url(key))
             body = client.get_object(Bucket=bucket, Key=name)["Body"]
             try:
@@ -138,7 +174,18 @@ class ObjectStore:
 
 @contextmanager
 def open_s3(url: str, endpoint: str | None, timeout_s: float = 60.0) -> Iterator[Any]:
-    """Opens a client; the library's errors, about `url`, become ours.
+    """Opens a client for one use; see `s3_told_as_ours`."""
+    with s3_told_as_ours(url):
+        client = s3_client(endpoint, timeout_s)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def s3_told_as_ours(url: str) -> Iterator[None]:
+    """Turns the library's errors, about `url`, into ours.
 
     Raises:
         StoreUnavailable: try again.
@@ -147,10 +194,8 @@ def open_s3(url: str, endpoint: str | None, timeout_s: float = 60.0) -> Iterator
     """
     from boto3.exceptions import Boto3Error  # noqa: PLC0415 - slow to import, and many sites never need it
 
-    client = None
     try:
-        client = s3_client(endpoint, timeout_s)
-        yield client
+        yield
     except boto_errors.ClientError as error:
         raise _refusal(url, error, error) from error
     except Boto3Error as error:
@@ -159,9 +204,6 @@ def open_s3(url: str, endpoint: str | None, timeout_s: float = 60.0) -> Iterator
         raise Conflict(f"{url}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile") from error
     except (boto_errors.BotoCoreError, TimeoutError) as error:
         raise StoreUnavailable(f"{url}: {error}") from error
-    finally:
-        if client is not None:
-            client.close()
 
 
 def s3_client(endpoint: str | None, timeout_s: float = 60.0) -> Any:

@@ -24,6 +24,7 @@ from storage.database import Connection, DatabaseUnavailable, one_line, translat
 from storage.late_marks import late_hours, write_marks
 from storage.leader import LeadershipLost
 from storage.partitions import PARTITION_NAMES_SQL, partition_name
+from storage.sealing import SEAL
 from storage.side_rows import ON_LATEST_CONFLICT, write_side_rows
 from storage.sqlstate import FOREIGN_KEY, NO_PARTITION, Remedy, remedy
 from storage.upsert import COLUMNS, GIVEN, TYPES, Upserted, given, upsert_readings
@@ -339,10 +340,8 @@ def _recorded_at(reading: Reading) -> datetime:
 
 
 def _reason(error: psycopg.Error) -> Reason:
-    match error.sqlstate:
-        case str() as state if state == FOREIGN_KEY:
-            return Reason.UNKNOWN_DEVICE
-        case str() as state if state == NO_PARTITION and error.diag.constraint_name is None:
-            return Reason.NO_PARTITION
-        case _:
-            return Reason.REFUSED
+    if error.sqlstate == FOREIGN_KEY:
+        return Reason.UNKNOWN_DEVICE
+    if error.sqlstate == NO_PARTITION:
+        return {None: Reason.NO_PARTITION, SEAL: Reason.TOO_LATE}.get(error.diag.constraint_name, Reason.REFUSED)
+    return Reason.REFUSED

@@ -12,7 +12,7 @@ import typer
 
 from config.loading import ConfigError, show_settings
 from config.settings import Settings
-from factoryd.commands.archive_setting import require_archive
+from factoryd.commands.archive_setting import NOT_SAID
 from factoryd.commands.invocation import Invocation, settings_of
 from factoryd.logs import configure_logging
 
@@ -60,8 +60,7 @@ def run(
         where = directory or DEFAULT_DIRECTORY
         asyncio.run(run_until_signalled(lambda stop: run_embedded(invocation, where, mqtt_port, stop)))
     else:
-        require_urls(settings)
-        require_archive(settings)
+        require_settings(settings)
         asyncio.run(run_until_signalled(lambda stop: serve(settings, stop), settings.shutdown_timeout_s))
 
 
@@ -97,13 +96,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await Daemon(settings).run(stop)
 
 
-def require_urls(settings: Settings) -> None:
-    """Raises ConfigError unless both servers are named."""
+def require_settings(settings: Settings) -> None:
+    """Raises ConfigError unless both servers are named, and where data goes that is past its time."""
     missing = [
         f"{name}.url: not set; give it in the settings file or in FACTORYD_{name.upper()}__URL, or use run --embedded"
         for name, section in (("database", settings.database), ("mqtt", settings.mqtt))
         if section.url is None
     ]
+    if settings.archive.url is None:
+        missing.append(NOT_SAID)
     if missing:
         raise ConfigError("\n".join(missing))
 

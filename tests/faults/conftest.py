@@ -14,9 +14,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from config.settings import DatabaseSettings
 from factoryd.embedded.directory import free_port
 from factoryd.embedded.services import EmbeddedServices
 from mqtt.topics import telemetry
+from storage.integrity import verify
 from tests.faults.load import KINDS, Ledger, Numbers, Publisher
 
 DEVICES = 10
@@ -183,7 +185,7 @@ class _Fixed(Numbers):
 
 @pytest.fixture
 async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
-    """A plant with registered devices and no daemon yet."""
+    """A plant with registered devices and no daemon yet; whatever a test does to it, all must agree in the end."""
     async with EmbeddedServices(
         tmp_path / "services", http_port=free_port(), readings_days=2, partitions_ahead_days=1
     ) as services:
@@ -194,3 +196,5 @@ async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
             yield plant
         finally:
             plant.stop_all()
+        settings = DatabaseSettings.model_validate({"url": services.urls.database_url})
+        assert [problem for checked in verify(settings) for problem in checked.problems] == []

@@ -10,6 +10,7 @@ import duckdb
 import psycopg
 
 from config.storage_settings import ArchiveSettings, RetentionSettings
+from storage.archive_access import restore_files
 from storage.archive_tables import TABLES
 from storage.maintenance_run import MaintenanceReport, run_maintenance
 from tests.integration.conftest import TODAY, Database
@@ -88,6 +89,17 @@ class Keeping:
     def run(self, now: datetime = NOW, progress: Callable[[int], None] = lambda _: None) -> MaintenanceReport:
         return run_maintenance(self.database.owner, self.retention, self.archive, now, progress)
 
+    def restore(
+        self,
+        table: str = "sensor_readings",
+        device: str | None = None,
+        into: str | None = None,
+        days: tuple[date, date] = (OLD_DAYS[0], OLD_DAYS[-1]),
+    ) -> list[tuple[date, int]]:
+        """Restores days; returns them, and their rows."""
+        found = restore_files(self.database.owner, self.archive, table, *days, device, into, lambda _: None)
+        return [(restored.file.day, restored.rows) for restored in found]
+
     def environment(self) -> dict[str, str]:
         variables = {
             "FACTORYD_DATABASE__OWNER_URL": self.database.owner,
@@ -114,13 +126,13 @@ class Keeping:
 READINGS_TEXT = """
     SELECT d.device_id, extract(epoch FROM r.recorded_at)::numeric::text, r.id, temperature::text, humidity::text, rpm::text,
         extra::text, extract(epoch FROM r.created_at)::numeric::text
-    FROM sensor_readings r JOIN devices d ON d.id = r.device_id WHERE (recorded_at AT TIME ZONE 'UTC')::date = ANY(%s)
+    FROM {} r JOIN devices d ON d.id = r.device_id WHERE (recorded_at AT TIME ZONE 'UTC')::date = ANY(%s)
     ORDER BY r.device_id, r.recorded_at"""
 
 
-def stored(database: Database, days: list[date]) -> list[tuple[Any, ...]]:
+def stored(database: Database, days: list[date], table: str = "sensor_readings") -> list[tuple[Any, ...]]:
     """Readings as the database has them."""
-    return query(database, READINGS_TEXT, days)
+    return query(database, READINGS_TEXT.format(table), days)
 
 
 def archived(folder: Path, table: str = "sensor_readings") -> list[tuple[Any, ...]]:

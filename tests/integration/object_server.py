@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from factoryd.embedded.directory import free_port
+from storage.objects import open_s3
 from tests.servers import _listens
 
 ACCESS, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI"
@@ -47,6 +48,9 @@ class ObjectServer:
     def heal(self) -> None:
         self.faults.clear()
         self.always = None
+        if not self.bucket.exists():
+            with open_s3(f"s3://{BUCKET}", self.url) as client:
+                client.create_bucket(Bucket=BUCKET)
 
 
 @contextmanager
@@ -65,7 +69,7 @@ def object_server(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     port = free_port()
     command = [str(RCLONE), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS},{SECRET}", str(directory)]
     with (directory.parent / "rclone.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--config", os.devnull, "--vfs-cache-mode", "off"], stdout=log, stderr=log)
+        process = subprocess.Popen([*command, "--config", os.devnull], stdout=log, stderr=log)
         try:
             while not _listens(port):
                 assert process.poll() is None, "rclone ended during its start"

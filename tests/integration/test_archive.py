@@ -10,7 +10,10 @@ import pytest
 
 from storage.archive_files import list_files
 from storage.archive_uploads import ArchiveDamaged, Uploads
-from storage.objects import ObjectStore
+from storage.leader import LOCK
+from storage.objects import ObjectStore, open_s3
+from storage.pace import Pace
+from storage.partitions import ensure_partitions
 from storage.refusals import Conflict
 from storage.sealing import partitions, seal
 from tests.integration.archiving import (
@@ -32,6 +35,7 @@ from tests.integration.object_server import ObjectServer, object_server
 from tests.integration.writing import NOW, query
 
 YESTERDAY = TODAY - timedelta(days=1)
+LATE = NOW - timedelta(days=3, seconds=1)
 
 
 @pytest.fixture
@@ -92,6 +96,21 @@ def test_a_large_file_goes_in_parts(keeping: Keeping, s3: ObjectServer, monkeypa
     assert query(keeping.database, "SELECT max(size_bytes) FROM archive_files")[0][0] > 6 << 20, "it took several parts"
 
 
+def test_what_a_killed_run_had_begun_to_upload_is_given_up(keeping: Keeping, s3: ObjectServer, folder: Path) -> None:
+    keeping.url, keeping.endpoint = "s3://plant/cold", s3.url
+    with open_s3("s3://plant", s3.url) as client:
+        for key in ("cold/table=alerts/x.parquet", "somebody/else"):
+            client.create_multipart_upload(Bucket="plant", Key=key)
+        assert not keeping.run().errors
+        left = client.list_multipart_uploads(Bucket="plant").get("Uploads", [])
+        assert [upload["Key"] for upload in left] == ["somebody/else"]
+    (folder / "table=alerts").mkdir(parents=True)
+    (folder / "table=alerts/.part-x").write_bytes(b"half")
+    keeping.url = folder.as_uri()
+    assert not keeping.run().errors
+    assert not (folder / "table=alerts/.part-x").exists()
+
+
 def test_what_is_not_past_its_time_stays(keeping: Keeping) -> None:
     assert keeping.run(NOW - timedelta(days=3)).days == []
     early = NOW.replace(hour=0, minute=59)
@@ -135,6 +154,20 @@ def test_a_late_row_of_a_sealed_day_is_refused(keeping: Keeping) -> None:
             connection.cursor().copy("COPY sensor_readings (device_id, recorded_at) FROM STDIN") as copy,
         ):
             copy.write_row([1, OLD_DAYS[0]])
+
+
+def test_while_a_daemon_leads_it_keeps_its_pace(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    paced: list[float | None] = []
+
+    def keep(pace: Pace, _: int) -> None:
+        paced.append(pace.rows_per_s)
+
+    monkeypatch.setattr(Pace, "keep", keep)
+    with psycopg.connect(keeping.database.daemon, autocommit=True) as leader:
+        leader.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        keeping.run(NOW.replace(hour=0, minute=59))
+    keeping.run()
+    assert list(dict.fromkeys(paced)) == [keeping.archive.rows_per_s, None]
 
 
 def test_only_one_run_at_a_time(keeping: Keeping) -> None:
@@ -201,6 +234,46 @@ def test_a_batch_that_changes_while_it_is_archived_waits_for_the_next_run(keepin
     assert query(keeping.database, "SELECT count(*) FROM alerts")[0] == (0,)
     found = ask(folder, "SELECT count(*), count(DISTINCT id) FROM {alert_history}")
     assert found == [(121, 121)], "what was given up is not left beside"
+
+
+def test_of_a_day_that_comes_back_only_what_is_new_is_archived(keeping: Keeping, folder: Path) -> None:
+    """Retention was raised, rows were put back, and others came late."""
+    before = stored(keeping.database, OLD_DAYS)
+    keeping.run()
+    put_back(keeping)
+    query(keeping.database, "INSERT INTO sensor_readings (device_id, recorded_at, temperature) VALUES (1, %s, 5)", LATE)
+    report = keeping.run()
+    assert not report.errors
+    assert keeping.days() == [YESTERDAY]
+    assert keeping.files() == [(OLD_DAYS[0], "complete", A_DAY), (OLD_DAYS[0], "complete", 1), (OLD_DAYS[1], "complete", A_DAY)]
+    assert len(archived(folder)) == len(before) + 1
+    assert [rows for _, rows in keeping.restore()] == [A_DAY, 1, A_DAY]
+
+
+def test_a_day_that_comes_back_as_it_was_needs_no_file(keeping: Keeping, folder: Path) -> None:
+    before = stored(keeping.database, OLD_DAYS)
+    keeping.run()
+    put_back(keeping)
+    assert not keeping.run().errors
+    assert keeping.days() == [YESTERDAY]
+    assert same(before, archived(folder))
+
+
+def test_a_row_that_comes_back_and_says_something_else_is_for_a_person(keeping: Keeping) -> None:
+    keeping.run()
+    put_back(keeping)
+    query(keeping.database, "UPDATE sensor_readings SET rpm = -1 WHERE recorded_at = %s AND device_id = 1", OLD_DAYS[0])
+    assert "1 readings that contradict what the archive holds" in keeping.run().errors[0]
+    assert OLD_DAYS[0] in keeping.days(), "nothing was dropped"
+
+
+def put_back(keeping: Keeping) -> None:
+    """The first of OLD_DAYS is restored, and copied into the table, while retention is longer."""
+    keeping.restore()
+    ensure_partitions(keeping.database.owner, 3, 0, TODAY)
+    names = "device_id, temperature, humidity, rpm, recorded_at, received_at, extra"
+    rows = f"SELECT {names} FROM restored_sensor_readings WHERE (recorded_at AT TIME ZONE 'UTC')::date = %s"
+    query(keeping.database, f"INSERT INTO sensor_readings ({names}) {rows}", OLD_DAYS[0])
 
 
 def test_damage_is_found(keeping: Keeping, folder: Path, tmp_path: Path) -> None:

@@ -139,12 +139,16 @@ def test_run_names_missing_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     with process("run") as daemon:
         _, err = daemon.communicate(timeout=30)
     assert daemon.returncode == 78
-    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["database.url", "mqtt.url"]
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["database.url", "mqtt.url", "archive.url"]
 
 
 def test_run_on_an_old_schema_says_migrate(empty_database: Database) -> None:
     with process(
-        "run", FACTORYD_DATABASE__URL=empty_database.daemon, FACTORYD_MQTT__URL=NO_BROKER, FACTORYD_HTTP__PORT="0"
+        "run",
+        FACTORYD_DATABASE__URL=empty_database.daemon,
+        FACTORYD_MQTT__URL=NO_BROKER,
+        FACTORYD_HTTP__PORT="0",
+        FACTORYD_ARCHIVE__URL="none",
     ) as daemon:
         _, err = daemon.communicate(timeout=30)
     assert daemon.returncode == 1
@@ -160,6 +164,7 @@ def test_run_waits_for_its_database_and_ends_on_sigterm(tmp_path: Path) -> None:
         manager.settimeout(30)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
         servers = {"FACTORYD_DATABASE__URL": NOWHERE, "FACTORYD_MQTT__URL": NO_BROKER, "FACTORYD_HTTP__PORT": "0"}
+        environment["FACTORYD_ARCHIVE__URL"] = "none"
         with process("run", **servers, **environment) as daemon:
             assert daemon.stderr is not None
             logged = [json.loads(daemon.stderr.readline()) for _ in range(3)]

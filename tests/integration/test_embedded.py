@@ -192,6 +192,7 @@ async def test_what_was_given_by_url_is_not_started(tmp_path: Path) -> None:
             "FACTORYD_DATABASE__OWNER_URL": given["owner_url"],
             "FACTORYD_MQTT__URL": given["mqtt_url"],
             "FACTORYD_HTTP__PORT": str(services.urls.http_port),
+            "FACTORYD_ARCHIVE__URL": (tmp_path / "archive").as_uri(),
         }
     assert sourced(tmp_path / "services.env")["FACTORYD_DATABASE__URL"] == given["database_url"]
 

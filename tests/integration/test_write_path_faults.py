@@ -1,5 +1,7 @@
 """The writer on real PostgreSQL when a row can never fit, or nothing can be written: poison, kills, locks, restarts."""
 
+from datetime import timedelta
+
 import psycopg
 import pytest
 
@@ -135,3 +137,15 @@ async def test_a_read_only_server_is_waited_for(database: Database) -> None:
             await store.writer.commit(batch)
         await store.connection.execute("SET default_transaction_read_only = off")
         assert verdicts(await store.writer.commit(batch)) == (MANY, 0, 0, 0)
+
+
+async def test_a_reading_of_a_sealed_day_is_too_late(database: Database) -> None:
+    """It was taken in time, and waited while its day was archived; its neighbours are stored."""
+    async with store_on(database) as store:
+        day = partition_name(TODAY - timedelta(days=1))
+        query(database, f"ALTER TABLE {day} ADD CONSTRAINT factoryd_sealed CHECK (false) NOT VALID")
+        committed = await store.store({"recorded_at": at(-86_400), "temperature": 1}, {"recorded_at": at(0), "temperature": 2})
+        assert verdicts(committed) == (1, 0, 0, 1)
+        assert [row[1] for row in store.quarantined()] == ["too_late"]
+        many = [{"recorded_at": at(-86_400 + n), "temperature": n} for n in range(MANY)]
+        assert verdicts(await store.store(*many, device="lathe")) == (0, 0, 0, MANY), "by COPY, too"

@@ -16,8 +16,11 @@ from console.headroom import QueueHeadroom
 from console.health import READINESS, Health, State
 from console.heartbeat import Heartbeat
 from console.metrics import HealthCollector, register_process_metrics
+from factoryd.backup_watch import BackupMetrics
 from factoryd.caches import CacheMetrics
 from factoryd.partitioning import HousekeepingMetrics
+from factoryd.rollups import RollupMetrics
+from factoryd.upkeep import UpkeepMetrics
 from factoryd.voice import Voice
 from ingest.metrics import IngestMetrics
 from ingest.presence_metrics import PresenceMetrics
@@ -44,6 +47,9 @@ def samples() -> dict[str, list[dict[str, str]]]:
     for cached in (caches.age, caches.reloads, caches.failures):
         cached.labels("devices")
     HousekeepingMetrics(registry)
+    RollupMetrics(registry)
+    UpkeepMetrics(registry)
+    BackupMetrics(registry)
     PublisherMetrics(registry)
     AlertMetrics(registry)
     AlertmanagerMetrics(registry)
