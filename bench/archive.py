@@ -18,7 +18,7 @@ from storage.partitions import ensure_partitions, partition_name
 ROWS = 4_000_000
 DAYS_AGO = 95
 RATE = 5_000.0
-NICE = ("nice", "-n", "10")
+NICE = ("nice", "-n", "19")
 """As the daemon and the timer run it."""
 
 # What machines send: values of a decimal or two that wander, every device at its own phase; the clock is right to milliseconds.

@@ -21,7 +21,7 @@ from storage.maintenance_status import maintenance_status
 
 log = structlog.get_logger(__name__)
 
-NICENESS = 10
+NICENESS = 19
 LOOK_S = 60.0
 """Metrics are read anew this often."""
 PARENT_POLL_S = 1.0

@@ -24,8 +24,8 @@ from storage.pace import Pace
 
 BLOCK_BYTES = 1 << 20
 """CSV that is read at once; larger blocks are not faster."""
-PACED_BLOCK_BYTES = 1 << 18
-"""The same when it must not be fast: some 2,000 readings, a few milliseconds of work."""
+PACED_BLOCK_BYTES = 1 << 16
+"""The same when it must not be fast: some 500 readings, a millisecond of work."""
 BLOCKS_AHEAD = 4
 ROW_GROUP = 128 * 1024
 """Rows that are compressed together, and skipped together by who looks for one device."""
@@ -76,13 +76,17 @@ def export(
         sql.SQL(", ").join(map(sql.Identifier, table.columns)), relation, sql.SQL(", ").join(map(sql.Identifier, table.order))
     )
     writer = _Writer(table, devices, path, progress)
+    statement = query.as_bytes(connection)
+    if pace is not None and pace.rows_per_s is not None:
+        with writer:  # in this thread: while it works, PostgreSQL waits, and a core is free for who is in a hurry
+            for block in copied_blocks(connection, statement, PACED_BLOCK_BYTES):
+                writer.add(block)
+                pace.keep(block.count(b"\n"))
+        return writer.exported
     waiting: deque[Future[None]] = deque()
     with writer, ThreadPoolExecutor(1, "parquet") as thread:
-        size = BLOCK_BYTES if pace is None or pace.rows_per_s is None else PACED_BLOCK_BYTES
-        for block in copied_blocks(connection, query.as_bytes(connection), size):
+        for block in copied_blocks(connection, statement, BLOCK_BYTES):
             waiting.append(thread.submit(writer.add, block))
-            if pace is not None:
-                pace.keep(block.count(b"\n"))
             if len(waiting) > BLOCKS_AHEAD:
                 waiting.popleft().result()
         for future in waiting:

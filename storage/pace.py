@@ -13,6 +13,10 @@ _LED = """
         AND (l.classid::bigint << 32) | l.objid::bigint = %s)"""
 
 
+CATCH_UP_S = 0.5
+"""So much of a delay is made up for, without waiting; more would be a burst."""
+
+
 class Pace:
     """Waits after each portion.
 
@@ -32,11 +36,11 @@ class Pace:
         self._free_at = clock()
 
     def keep(self, rows: int) -> None:
-        """Told of a portion that was done; returns when the next may begin. What was slower than allowed is not made up for."""
+        """Told of a portion that was done; returns when the next may begin."""
         if self.rows_per_s is None:
             return
         now = self._clock()
-        self._free_at = max(self._free_at + rows / self.rows_per_s, now)
+        self._free_at = max(self._free_at + rows / self.rows_per_s, now - CATCH_UP_S)
         if self._free_at > now:
             self._sleep(self._free_at - now)
 

@@ -165,9 +165,11 @@ def test_while_a_daemon_leads_it_keeps_its_pace(keeping: Keeping, monkeypatch: p
     monkeypatch.setattr(Pace, "keep", keep)
     with psycopg.connect(keeping.database.daemon, autocommit=True) as leader:
         leader.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        keeping.run(NOW.replace(hour=0, minute=59))
-    keeping.run()
-    assert list(dict.fromkeys(paced)) == [keeping.archive.rows_per_s, None]
+        assert keeping.run(NOW.replace(hour=0, minute=59)).rows == A_DAY
+    assert set(paced) == {keeping.archive.rows_per_s}
+    paced.clear()
+    assert keeping.run().rows == A_DAY
+    assert paced == []
 
 
 def test_only_one_run_at_a_time(keeping: Keeping) -> None:

@@ -1,4 +1,4 @@
-"""No faster than allowed, in small portions; what was late is not made up for."""
+"""No faster than allowed, in small portions; a small delay is made up for, and a long one is not."""
 
 from storage.pace import Pace
 
@@ -23,13 +23,22 @@ def test_portions_take_their_time() -> None:
     assert [round(seconds, 6) for seconds in time.slept] == [0.06] * 10
 
 
-def test_who_was_slow_is_not_hurried() -> None:
+def test_a_small_delay_is_made_up_for() -> None:
     time = Time()
     pace = Pace(1000, lambda: time.now, time.sleep)
-    time.now += 5
-    pace.keep(100)
-    pace.keep(100)
-    assert [round(seconds, 6) for seconds in time.slept] == [0.1]
+    for _ in range(10):
+        time.now += 0.34 if not time.slept and time.now == 0 else 0.04
+        pace.keep(100)
+    assert round(time.now, 6) == 1.0
+
+
+def test_a_long_one_is_not() -> None:
+    time = Time()
+    pace = Pace(1000, lambda: time.now, time.sleep)
+    time.now += 60
+    for _ in range(10):
+        pace.keep(100)
+    assert round(sum(time.slept), 6) == 0.4
 
 
 def test_without_a_limit_nobody_waits() -> None:
