@@ -31,7 +31,7 @@ ROW_GROUP = 128 * 1024
 """Rows that are compressed together, and skipped together by who looks for one device."""
 SESSION = (
     "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1; SET intervalstyle = 'iso_8601';"
-    " SET bytea_output = 'hex'; SET work_mem = '64MB'; SET max_parallel_workers_per_gather = 0"
+    " SET bytea_output = 'hex'; SET work_mem = '64MB'; SET max_parallel_workers_per_gather = 0; SET jit = off"
 )
 """How PostgreSQL writes, and that it sorts in little memory without helpers: production runs beside."""
 
