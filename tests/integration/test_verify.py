@@ -1,5 +1,7 @@
 """`factoryd verify` finds what does not agree, and nothing where all does; on a real database."""
 
+import re
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,3 +160,14 @@ def test_files_are_held_against_the_manifest(database: Database, tmp_path: Path)
     assert f"{first.name} has 1 bytes, and not " in answer
     assert f"{second.name} is not there" in answer
     assert "other.parquet" in answer
+
+
+def test_the_readmes_lines_work(site: Database, tmp_path: Path) -> None:
+    query(site, "UPDATE devices SET device_id = 'press-7'")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## What it was, and where it goes")[2].partition("\n## ")[0]
+    lines = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0].splitlines()
+    factoryd = CommandLine(site.daemon, Keeping(site, tmp_path.as_uri()).environment())
+    said = {line: factoryd.good(*shlex.split(line)[1:]) for line in lines}
+    assert len(said) == 5
+    assert all("BAD" not in text for text in said.values())
