@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -75,31 +75,82 @@ def run_maintenance(
         DatabaseUnavailable, SchemaError: nothing was done.
     """
     assert archive.url is not None, "checked by the caller"
-    report = MaintenanceReport()
     with opened_owner(owner_url) as connection, spool(archive, owner_url, "archive") as directory:
         _take_turn(connection)
-        parts: list[tuple[str, Callable[[], None]]] = [
-            ("partitions", lambda: _make_partitions(owner_url, retention, now.date(), report)),
-            ("uploads", lambda: _abort_uploads(connection, directory, archive)),
-            ("readings", lambda: _readings(connection, directory, retention, archive, now, report, progress)),
-        ]
-        families = ((ALERTS_FAMILY, retention.alerts_days), (DEPLOYMENTS_FAMILY, retention.deployments_days))
-        for family, days in families:
-            before = now.date() - timedelta(days=days)
+        with open_archive(connection, directory, archive) as uploads:
+            run = _Run(connection, directory, uploads, owner_url, retention, archive.rows_per_s, now, progress)
+            for part in (run.partitions, run.uploads_begun, run.readings, run.alerts, run.deployments):
+                run.attempt(part)
+    return run.report
 
-            def remove(family: Family = family, before: date = before) -> None:
-                _rows(connection, directory, archive, family, before, report, progress)
 
-            parts.append((family.parent.name, remove))
-        for name, act in parts:
-            try:
-                act()
-            except (ConnectionError, Conflict, LookupError, RuntimeError, OSError, psycopg.Error) as error:
-                if connection.closed:
-                    raise
-                report.errors.append(f"{name}: {one_line(error)}")
-                log.error("maintenance_part_failed", part=name, error=one_line(error))
-    return report
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: its parts, one after the other."""
+
+    connection: psycopg.Connection
+    spool: Path
+    uploads: Uploads | None
+    owner_url: str
+    retention: RetentionSettings
+    rows_per_s: float | None
+    now: datetime
+    progress: Rows
+    report: MaintenanceReport = field(default_factory=MaintenanceReport)
+
+    def attempt(self, part: Callable[[], None]) -> None:
+        """Does a part; what fails is reported, and the others go on."""
+        try:
+            part()
+        except (ConnectionError, Conflict, LookupError, RuntimeError, OSError, psycopg.Error) as error:
+            if self.connection.closed:
+                raise
+            self.report.errors.append(f"{part.__name__}: {one_line(error)}")
+            log.error("maintenance_part_failed", part=part.__name__, error=one_line(error))
+
+    def partitions(self) -> None:
+        """Days ahead, and the days that are kept."""
+        days, today = self.retention, self.now.date()
+        self.report.partitions_made = len(
+            ensure_partitions(self.owner_url, days.readings_days, days.partitions_ahead_days, today)
+        )
+
+    def uploads_begun(self) -> None:
+        """One run at a time: what is half uploaded is a killed one's."""
+        if self.uploads is not None and (count := sum(map(self.uploads.store.abort_uploads, (FOLDERS, f"{MANIFESTS}/")))):
+            log.warning("uploads_aborted", count=count, because="a run was killed while it uploaded")
+
+    def readings(self) -> None:
+        """Whole days, the oldest first."""
+        days = ReadingsArchive(
+            self.connection,
+            self.uploads,
+            self.spool,
+            device_names(self.connection),
+            lambda *day: finish_day(self.connection, *day),
+            self.progress,
+            self.rows_per_s,
+        )
+        for removed in days.run(readings_before(self.now, self.retention.readings_days)):
+            self.report.days.append((str(removed.day), removed.rows, removed.url))
+            log.info("readings_archived", day=str(removed.day), rows=removed.rows, url=removed.url)
+
+    def alerts(self) -> None:
+        """Resolved alerts, with their history."""
+        for rows in self._rows(ALERTS_FAMILY, self.retention.alerts_days):
+            self.report.alerts += rows
+
+    def deployments(self) -> None:
+        """Ended deployments, with their events."""
+        for rows in self._rows(DEPLOYMENTS_FAMILY, self.retention.deployments_days):
+            self.report.deployments += rows
+
+    def _rows(self, family: Family, days: int) -> Iterator[int]:
+        before = self.now.date() - timedelta(days=days)
+        archive = RowsArchive(self.connection, self.uploads, self.spool, device_names(self.connection), self.progress)
+        for removed in archive.run(family, before):
+            log.info("rows_archived", table=removed.table, day=str(removed.day), rows=removed.rows, urls=list(removed.urls))
+            yield removed.rows
 
 
 @contextmanager
@@ -154,57 +205,3 @@ def _take_turn(connection: psycopg.Connection) -> None:
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [MAINTENANCE_LOCK]).fetchone()
     if not (row and row[0]):
         raise Conflict("another run of maintenance is at work: wait for its end (see pg_locks, locktype advisory)")
-
-
-def _make_partitions(owner_url: str, retention: RetentionSettings, today: date, report: MaintenanceReport) -> None:
-    made = ensure_partitions(owner_url, retention.readings_days, retention.partitions_ahead_days, today)
-    report.partitions_made = len(made)
-
-
-def _abort_uploads(connection: psycopg.Connection, spool: Path, archive: ArchiveSettings) -> None:
-    """One run at a time: what is half uploaded is a killed one's."""
-    with open_archive(connection, spool, archive) as uploads:
-        if uploads is not None and (count := sum(map(uploads.store.abort_uploads, (FOLDERS, f"{MANIFESTS}/")))):
-            log.warning("uploads_aborted", count=count, because="a run was killed while it uploaded")
-
-
-def _readings(
-    connection: psycopg.Connection,
-    spool: Path,
-    retention: RetentionSettings,
-    archive: ArchiveSettings,
-    now: datetime,
-    report: MaintenanceReport,
-    progress: Rows,
-) -> None:
-    with open_archive(connection, spool, archive) as uploads:
-        days = ReadingsArchive(
-            connection,
-            uploads,
-            spool,
-            device_names(connection),
-            lambda *day: finish_day(connection, *day),
-            progress,
-            archive.rows_per_s,
-        )
-        for removed in days.run(readings_before(now, retention.readings_days)):
-            report.days.append((str(removed.day), removed.rows, removed.url))
-            log.info("readings_archived", day=str(removed.day), rows=removed.rows, url=removed.url)
-
-
-def _rows(
-    connection: psycopg.Connection,
-    spool: Path,
-    archive: ArchiveSettings,
-    family: Family,
-    before: date,
-    report: MaintenanceReport,
-    progress: Rows,
-) -> None:
-    with open_archive(connection, spool, archive) as uploads:
-        for removed in RowsArchive(connection, uploads, spool, device_names(connection), progress).run(family, before):
-            if family is ALERTS_FAMILY:
-                report.alerts += removed.rows
-            else:
-                report.deployments += removed.rows
-            log.info("rows_archived", table=removed.table, day=str(removed.day), rows=removed.rows, urls=list(removed.urls))
