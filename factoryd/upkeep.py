@@ -125,13 +125,21 @@ async def _ended(sentinel: int) -> None:
 def _maintain(settings: Settings, parent: int) -> None:
     """The other process: ends with the daemon, whatever becomes of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the daemon, which then ends us
-    os.nice(NICENESS)
     configure_logging(settings.log)
+    step_back()
     _end_with(parent)
     from storage.recorded_maintenance import run_recorded  # noqa: PLC0415 - Arrow's libraries are not for the daemon's memory
 
     report = run_recorded(settings)
     raise SystemExit(1 if report.errors else 0)
+
+
+def step_back() -> None:
+    """Lets everyone else go first; a sandbox that does not allow to ask for that (`@resources`) is no reason to end."""
+    try:
+        os.nice(NICENESS)
+    except OSError as error:
+        log.info("priority_not_lowered", error=str(error))
 
 
 def _end_with(parent: int) -> None:

@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from factoryd.upkeep import step_back
 from storage.archive_due import next_run, readings_before
 
 RUN_AT = datetime(2026, 11, 28, 2, 15, tzinfo=UTC)
@@ -15,3 +18,13 @@ def test_the_time_of_day() -> None:
 
 def test_a_day_is_due_an_hour_after_its_readings_are_refused() -> None:
     assert readings_before(RUN_AT, 90) == RUN_AT - timedelta(days=90, hours=1)
+
+
+def test_a_sandbox_that_forbids_to_step_back_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `SystemCallFilter=~@resources` of deploy/factoryd.service does."""
+
+    def forbidden(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.nice", forbidden)
+    step_back()
