@@ -34,8 +34,8 @@ bench: setup ## throughput and latency beside a yardstick of the same run
 plans: setup ## plans and times of the fast reads on ten million readings: about six minutes, 7 GB in /tmp
 	@$(BIN)/python -m pytest -q -s -m long tests/plans
 
-faults: setup ## 50 rounds of kill -9 under load; a ledger kept by the publishers judges
-	@$(BIN)/python -m pytest -q -s -m long tests/faults
+faults: setup ## 50 rounds of kill -9 under load; a ledger kept by the publishers judges; a total loss, back from S3 alone
+	@$(BIN)/python -m pytest -q -s -m long tests/faults tests/integration
 
 fuzz: setup ## ten minutes of hostile bytes at the decoder and the protocol
 	@$(BIN)/python -m pytest -q -s -m long tests/fuzz

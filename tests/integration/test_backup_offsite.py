@@ -34,6 +34,8 @@ def plant(tmp_path: Path) -> Iterator[BackupPlant]:
             yield plant
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 def test_what_is_off_site_alone_brings_everything_back(plant: BackupPlant, tmp_path: Path) -> None:
     cluster = plant.cluster
     cluster.sql(DEVICES.format("1, 100"))
