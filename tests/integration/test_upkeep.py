@@ -30,14 +30,14 @@ RUN_AT = datetime.now(UTC).replace(hour=2, minute=15, second=0, microsecond=0)
 def keeping(database: Database, tmp_path: Path) -> Keeping:
     ensure_partitions(database.owner, 6, 1, datetime.now(UTC).date())
     fill(database, [DAY])
-    return Keeping(database, (tmp_path / "archive").as_uri())
+    return Keeping(database, (tmp_path / "archive").as_uri(), spool=tmp_path / "spool")
 
 
 def settings(keeping: Keeping, **changes: dict[str, object]) -> Settings:
     told: dict[str, dict[str, object]] = {
         "database": {"url": keeping.database.daemon, "owner_url": keeping.database.owner, "disk_bytes": 1 << 40},
         "retention": {"readings_days": 1, "run_at": "02:15"},
-        "archive": {"url": keeping.url},
+        "archive": {"url": keeping.url, "spool_directory": keeping.spool},
     }
     return Settings.model_validate({**told, **changes})
 
