@@ -19,7 +19,7 @@ from storage.archive_uploads import Uploads
 from storage.archived_before import new_rows
 from storage.pace import Pace, is_led
 from storage.refusals import Conflict
-from storage.sealing import Partition, count_rows, detach, drop, partitions, seal
+from storage.sealing import Partition, count_rows, detach, drop, due, seal
 
 log = structlog.get_logger(__name__)
 
@@ -55,14 +55,6 @@ class ReadingsArchive:
     progress: Rows = lambda _: None
     rows_per_s: float | None = None
 
-    def due(self, before: datetime) -> list[Partition]:
-        """Returns the days that end before a moment, and those that an earlier run has begun with; the oldest first."""
-        return [
-            partition
-            for partition in partitions(self.connection)
-            if not partition.attached or partition.sealed or (partition.to_at is not None and partition.to_at <= before)
-        ]
-
     def run(self, before: datetime) -> Iterator[RemovedDay]:
         """Removes days from the database, one after the other.
 
@@ -70,7 +62,7 @@ class ReadingsArchive:
             StoreUnavailable, PartitionsBlocked, DatabaseUnavailable: try again; the day is where it was.
             Conflict: a person must look; nothing was dropped.
         """
-        for partition in self.due(before):
+        for partition in due(self.connection, before):
             yield self.remove(partition)
 
     def remove(self, partition: Partition) -> RemovedDay:

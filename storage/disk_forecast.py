@@ -8,16 +8,18 @@ from pathlib import Path
 import psycopg
 from psycopg import errors
 
+from storage.partitions import UPPER_BOUND
+
 DAYS = 7
 """Whole days that growth is measured over."""
 
 # Of whole days only: today's grows still. A day that is past its time leaves every day, once there are so many.
-_SIZES = """
+_SIZES = f"""
     SELECT pg_total_relation_size(c.oid)
     FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
     WHERE inhparent = 'public.sensor_readings'::regclass AND NOT inhdetachpending
-        AND (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz <= now()
-    ORDER BY (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz DESC"""
+        AND {UPPER_BOUND} <= now()
+    ORDER BY {UPPER_BOUND} DESC"""  # noqa: S608 - our constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import psycopg
 
 from config.settings import DatabaseSettings
 from storage.command_connection import command_connection
+from storage.partitions import LOWER_BOUND, UPPER_BOUND
 from storage.rollups import ROLLED_UNTIL
 
 FEW = 20
@@ -33,9 +34,8 @@ class Checked:
     problems: tuple[str, ...]
 
 
-_BOUND = "(regexp_match(pg_get_expr(c.relpartbound, c.oid), '{} \\(''([^'']+)''\\)'))[1]::timestamptz"
 _DAYS = f"""days AS (
-    SELECT c.relname, {_BOUND.format("FROM")} AS from_at, {_BOUND.format("TO")} AS to_at, i.inhdetachpending AS pending
+    SELECT c.relname, {LOWER_BOUND} AS from_at, {UPPER_BOUND} AS to_at, i.inhdetachpending AS pending
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'public.sensor_readings'::regclass)"""  # noqa: S608 - our constants
 
 CHECKS = (

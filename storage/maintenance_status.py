@@ -10,7 +10,7 @@ from storage.archive_due import ALERTS_DUE, DEPLOYMENTS_DUE, Due, readings_befor
 from storage.command_connection import command_connection
 from storage.disk_forecast import DiskForecast, forecast
 from storage.rollups import ROLLED_UNTIL
-from storage.sealing import partitions
+from storage.sealing import due, partitions
 
 _FILES = """
     SELECT count(*), coalesce(sum(row_count), 0)::int8, coalesce(sum(size_bytes), 0)::int8,
@@ -46,13 +46,12 @@ def maintenance_status(settings: Settings, now: datetime) -> MaintenanceStatus:
     retention = settings.retention
     with command_connection(settings.database) as connection:
         days = partitions(connection)
-        before = readings_before(now, retention.readings_days)
-        due = [day for day in days if not day.attached or day.sealed or (day.to_at is not None and day.to_at <= before)]
+        past = due(connection, readings_before(now, retention.readings_days))
         files = connection.execute(_FILES).fetchone()
         assert files is not None, "an aggregate"
         rolled = connection.execute("SELECT value FROM daemon_state WHERE key = %s", [ROLLED_UNTIL]).fetchone()
         return MaintenanceStatus(
-            len(due),
+            len(past),
             min((day.from_at for day in days if day.from_at), default=None),
             rows_due(connection, ALERTS_DUE, now, retention.alerts_days),
             rows_due(connection, DEPLOYMENTS_DUE, now, retention.deployments_days),

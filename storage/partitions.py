@@ -31,6 +31,10 @@ PARTITION_NAMES_SQL = (
     "WHERE inhparent = 'public.sensor_readings'::regclass ORDER BY child.relname"
 )
 
+LOWER_BOUND = "(regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''([^'']+)''\\)'))[1]::timestamptz"
+UPPER_BOUND = "(regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz"
+"""What the catalogue says of a partition `c` of a range of moments, in SQL; null of any other table."""
+
 
 class PartitionsBlocked(ConnectionError):
     """A lock was not granted in time; nothing half-made is left, and trying again later may help."""

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import psycopg
 
 from storage.database import Connection, Pool, translated
+from storage.partitions import LOWER_BOUND
 from storage.rollup_sql import hours, minutes_from
 from storage.sealing import Partition
 
@@ -21,10 +22,10 @@ ONE_HOUR = timedelta(hours=1)
 _SET = """INSERT INTO daemon_state (key, value) VALUES (%s, %s)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()"""
 _HELD = "SELECT 1 FROM daemon_state WHERE key = %s AND value = %s FOR SHARE"
-_OLDEST = """
-    SELECT min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''([^'']+)''\\)'))[1]::timestamptz)
+_OLDEST = f"""
+    SELECT min({LOWER_BOUND})
     FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-    WHERE inhparent = 'public.sensor_readings'::regclass AND NOT inhdetachpending AND pg_relation_size(c.oid) > 0"""
+    WHERE inhparent = 'public.sensor_readings'::regclass AND NOT inhdetachpending AND pg_relation_size(c.oid) > 0"""  # noqa: S608 - our constants
 _ARCHIVED = "SELECT day FROM archive_files WHERE table_name = 'sensor_readings' AND state = 'complete'"
 _FROM_TABLE = minutes_from("sensor_readings").encode()
 _HOURS = hours().encode()

@@ -12,20 +12,27 @@ from datetime import UTC, date, datetime
 import psycopg
 from psycopg import errors, sql
 
-from storage.partitions import LOCK_ATTEMPTS, LOCK_TIMEOUT_S, RETRY_PAUSE_S, PartitionsBlocked
+from storage.partitions import (
+    LOCK_ATTEMPTS,
+    LOCK_TIMEOUT_S,
+    LOWER_BOUND,
+    RETRY_PAUSE_S,
+    UPPER_BOUND,
+    PartitionsBlocked,
+)
 
 SEAL = "factoryd_sealed"
 
 # By bounds and never by name. One that is no longer attached is ours if it was sealed; its rows tell its day then.
-PARTITIONS = """
+PARTITIONS = f"""
     SELECT c.relname, coalesce(i.inhrelid IS NOT NULL, false) AS attached, coalesce(i.inhdetachpending, false) AS pending,
         EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = %(seal)s) AS sealed,
-        (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''([^'']+)''\\)'))[1]::timestamptz AS from_at,
-        (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz AS to_at
+        {LOWER_BOUND} AS from_at,
+        {UPPER_BOUND} AS to_at
     FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND i.inhparent = 'public.sensor_readings'::regclass
     WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND (i.inhrelid IS NOT NULL
         OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = %(seal)s))
-    ORDER BY from_at NULLS FIRST, c.relname"""
+    ORDER BY from_at NULLS FIRST, c.relname"""  # noqa: S608 - our constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,15 @@ class Partition:
 def partitions(connection: psycopg.Connection) -> list[Partition]:
     """Returns the days that are attached, and those that are on their way out; the oldest first."""
     return [Partition(*row) for row in connection.execute(PARTITIONS, {"seal": SEAL})]
+
+
+def due(connection: psycopg.Connection, before: datetime) -> list[Partition]:
+    """Returns the days that end before a moment, and those that an earlier run has begun with; the oldest first."""
+    return [
+        partition
+        for partition in partitions(connection)
+        if not partition.attached or partition.sealed or (partition.to_at is not None and partition.to_at <= before)
+    ]
 
 
 def seal(connection: psycopg.Connection, partition: Partition) -> None:
