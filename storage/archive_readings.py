@@ -19,7 +19,7 @@ from storage.archive_uploads import Uploads
 from storage.archived_before import new_rows
 from storage.pace import Pace, is_led
 from storage.refusals import Conflict
-from storage.sealing import Partition, count_rows, detach, drop, due, seal
+from storage.sealing import Partition, count_rows, detach, drop, due, partitions, seal
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class ReadingsArchive:
             StoreUnavailable, PartitionsBlocked, DatabaseUnavailable: try again; the day is where it was.
             Conflict: a person must look; nothing was dropped.
         """
-        for partition in due(self.connection, before):
+        for partition in due(partitions(self.connection), before):
             yield self.remove(partition)
 
     def remove(self, partition: Partition) -> RemovedDay:

@@ -46,7 +46,7 @@ def maintenance_status(settings: Settings, now: datetime) -> MaintenanceStatus:
     retention = settings.retention
     with command_connection(settings.database) as connection:
         days = partitions(connection)
-        past = due(connection, readings_before(now, retention.readings_days))
+        past = due(days, readings_before(now, retention.readings_days))
         files = connection.execute(_FILES).fetchone()
         assert files is not None, "an aggregate"
         rolled = connection.execute("SELECT value FROM daemon_state WHERE key = %s", [ROLLED_UNTIL]).fetchone()

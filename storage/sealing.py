@@ -5,7 +5,7 @@ trigger does, and is there at once: rows that are there already are not looked a
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -58,11 +58,11 @@ def partitions(connection: psycopg.Connection) -> list[Partition]:
     return [Partition(*row) for row in connection.execute(PARTITIONS, {"seal": SEAL})]
 
 
-def due(connection: psycopg.Connection, before: datetime) -> list[Partition]:
-    """Returns the days that end before a moment, and those that an earlier run has begun with; the oldest first."""
+def due(days: Iterable[Partition], before: datetime) -> list[Partition]:
+    """Returns those that end before a moment, or that an earlier run has begun with; in the given order."""
     return [
         partition
-        for partition in partitions(connection)
+        for partition in days
         if not partition.attached or partition.sealed or (partition.to_at is not None and partition.to_at <= before)
     ]
 
